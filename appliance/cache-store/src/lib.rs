@@ -1,0 +1,1 @@
+//! The cache store: where sealed segments wait between appliance and hydrator.

@@ -1,0 +1,1 @@
+//! The appliance: admits, schedules, throttles and stores what agents ship; it cannot read it.

@@ -1,0 +1,1 @@
+//! The hydrator: applies committed cycles to the target and proves them right.
