@@ -1,1 +1,88 @@
 //! The cache store: where sealed segments wait between appliance and hydrator.
+//!
+//! Objects are opaque here: everything in them is authenticated end to end by `sluice-proto`'s formats, so a store that
+//! lies is found out by whoever reads. What a store must give is durability once a put has answered, and creation that
+//! succeeds once only, which is what a manifest's commit stands on.
+#![forbid(unsafe_code)]
+
+mod error;
+mod folder;
+mod key;
+mod memory;
+mod object;
+mod open;
+#[cfg(test)]
+mod tests;
+
+pub use error::{StoreError, StoreErrorKind};
+pub use memory::MemoryStore;
+pub use open::{Retries, StoreOptions, open};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::ops::Range;
+use std::time::Duration;
+
+/// A store of whole objects under keys such as `disk/g00000001/c00000001/manifest`.
+///
+/// Keys are parts of letters, digits and `-_.=` joined by `/`, at most 512 bytes; any other key is refused before the
+/// store is asked, so that nobody's name can reach outside the store's folder or prefix.
+#[async_trait]
+pub trait CacheStore: Send + Sync {
+    /// Stores `bytes` under `key`, over what may be there. Durable, and seen whole or not at all, once it answers.
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Stores `bytes` under a key that must be new. The very same bytes being there already counts as success, so that a
+    /// put whose answer was lost can be made again; other bytes give [`StoreErrorKind::AlreadyExists`].
+    async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// The whole object. One longer than `len_max` bytes is [`StoreErrorKind::Corrupt`] and is not read.
+    async fn get(&self, key: &str, len_max: u64) -> Result<Bytes, StoreError>;
+
+    /// Exactly the bytes of `range`; an object that ends before the range does is [`StoreErrorKind::Corrupt`].
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// The object's length in bytes; `None` where there is no such object.
+    async fn head(&self, key: &str) -> Result<Option<u64>, StoreError>;
+
+    /// All objects below the folder `prefix` (the whole store for an empty one), by key. `a/b` does not list `a/bc`.
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
+
+    /// Deletes the object; one that isn't there is no error.
+    async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Removes what puts left behind that a crash cut short, where the store is one that keeps such things; gives their
+    /// number. Only leavings older than `age_min` go, because another process may be in the middle of a put.
+    async fn sweep_unfinished(&self, age_min: Duration) -> Result<u64, StoreError> {
+        let _ = age_min;
+        Ok(0)
+    }
+
+    /// Puts, reads and deletes a small object, so that a wrong key or a full disk shows at the start, not in a cycle.
+    async fn check(&self) -> Result<(), StoreError> {
+        const KEY: &str = "sluice-store-check";
+        const BYTES: &[u8] = b"sluice: this object may be deleted\n";
+        self.put(KEY, Bytes::from_static(BYTES)).await?;
+        let back = self.get(KEY, BYTES.len() as u64).await?;
+        if back != BYTES {
+            let context = format!("{} gave back other bytes than were put", self.describe());
+            return Err(StoreError::new(StoreErrorKind::Corrupt, context));
+        }
+        self.delete(KEY).await
+    }
+
+    /// True where reading is as cheap as a local file, so that a reader need not spool.
+    fn is_local(&self) -> bool;
+
+    /// What and where the store is, for people; never holds a secret.
+    fn describe(&self) -> String;
+}
+
+/// An object in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// The object's key.
+    pub key: String,
+    /// Its length in bytes.
+    pub len: u64,
+}
