@@ -1,0 +1,29 @@
+//! Chores that are programs of their own: xtask builds and runs them, and passes arguments on.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// Chore, and the package whose program does it.
+const PROGRAMS: &[(&str, &str)] =
+    &[("bench", "sluice-bench"), ("sim", "sluice-sim"), ("chaos", "sluice-chaos"), ("fuzz", "sluice-fuzz")];
+
+/// The package that does `chore`.
+pub fn package_for(chore: &str) -> Option<&'static str> {
+    PROGRAMS.iter().find(|(name, _)| *name == chore).map(|(_, package)| *package)
+}
+
+/// Runs `package`'s program, optimised, in our place.
+pub fn run(package: &str, args: &[String]) -> Result<bool> {
+    if !workspace::members()?.iter().any(|member| member.name == package) {
+        bail!("this tree has no package `{package}`");
+    }
+    let status = Command::new("cargo")
+        .args(["run", "--quiet", "--release", "--locked", "--package", package, "--"])
+        .args(args)
+        .status()
+        .context("cargo could not be started")?;
+    Ok(status.success())
+}

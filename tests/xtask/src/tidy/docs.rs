@@ -1,0 +1,109 @@
+//! Rules about what the tree says: links that lead somewhere, a complete code map, nothing about one machine.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::Tree;
+use super::mask::line_of;
+
+/// Where README.md lists the members.
+const CODE_MAP: &str = "## Code map";
+
+/// Everything that breaks a rule.
+pub fn findings(tree: &Tree) -> Vec<String> {
+    let mut findings = code_map(tree);
+    for (path, text) in tree.ending(".md") {
+        for (at, target) in links(text) {
+            if !resolves(tree, path, target) {
+                findings.push(format!("{path}:{}: `{target}` leads to nothing in the tree", line_of(text, at)));
+            }
+        }
+    }
+    for (path, text) in tree.ending("") {
+        if path == "Cargo.lock" || path.ends_with("package-lock.json") {
+            continue; // written by their tools
+        }
+        for word in of_one_machine() {
+            for (at, _) in text.match_indices(&word) {
+                if stands_alone(text, at) {
+                    findings.push(format!("{path}:{}: `{word}` belongs to one machine", line_of(text, at)));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Folders of a developer's machine and hosts of package registries; put together so that this file passes.
+fn of_one_machine() -> Vec<String> {
+    let folders = ["work", "tmp/brief", "root"].map(|folder| format!("/{folder}/"));
+    let hosts = [
+        ["deb", "debian.org"],
+        ["security", "debian.org"],
+        ["snapshot", "debian.org"],
+        ["registry", "npmjs.org"],
+        ["pypi", "org"],
+        ["files", "pythonhosted.org"],
+        ["crates", "io/"],
+        ["index", "crates.io"],
+        ["static", "crates.io"],
+        ["deb", "nodesource.com"],
+    ];
+    folders.into_iter().chain(hosts.map(|[name, domain]| format!("{name}.{domain}"))).collect()
+}
+
+/// Whether what starts at `at` is no part of a longer path or name.
+fn stands_alone(text: &str, at: usize) -> bool {
+    !text[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || "_-.~}>*$".contains(c))
+}
+
+/// README's code map names every member's folder.
+fn code_map(tree: &Tree) -> Vec<String> {
+    let readme = tree.files.get("README.md").and_then(Option::as_deref).unwrap_or_default();
+    let Some((_, map)) = readme.split_once(CODE_MAP) else {
+        return vec![format!("README.md: has no `{CODE_MAP}`")];
+    };
+    let map = map.split_once("\n## ").map_or(map, |(map, _)| map);
+    let absent = tree.members.iter().filter(|member| {
+        let names = [format!("`{}`", member.dir), format!("`{}/`", member.dir), format!("({})", member.dir)];
+        !names.iter().any(|name| map.contains(name.as_str()))
+    });
+    absent.map(|member| format!("README.md: the code map does not name `{}`", member.dir)).collect()
+}
+
+/// Offset and target of every `[text](target)` outside of code.
+fn links(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            found.extend(line.match_indices("](").filter_map(|(at, _)| {
+                let inside_code = line[..at].matches('`').count() % 2 == 1;
+                let target = line[at + 2..].split(')').next()?.split_whitespace().next()?;
+                (!inside_code).then_some((start + at, target))
+            }));
+        }
+        start += line.len();
+    }
+    found
+}
+
+/// Whether a link leads out of the tree, into its own file, or to a file or folder of the tree.
+fn resolves(tree: &Tree, from: &str, target: &str) -> bool {
+    let target = target.split('#').next().unwrap_or_default();
+    if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+        return true;
+    }
+    let mut path = PathBuf::new();
+    for part in Path::new(from).parent().unwrap_or(Path::new("")).join(target).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir if path.pop() => {}
+            Component::CurDir => {}
+            _ => return false,
+        }
+    }
+    tree.files.keys().any(|file| Path::new(file).starts_with(&path))
+}
