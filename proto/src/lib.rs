@@ -4,10 +4,26 @@
 #![forbid(unsafe_code)]
 
 pub mod bitmap;
+mod cursor;
+pub mod cycle;
+mod cycle_codes;
+pub mod digests;
+pub mod disk;
 pub mod env;
+pub mod error;
+pub mod header;
+pub mod keys;
+pub mod machine;
+pub mod manifest;
+pub mod segment;
+pub mod stream;
+pub mod schedule;
 pub mod units;
+pub mod wire;
 
 pub use bitmap::{BitmapError, SectorBitmap};
+pub use error::{FormatError, FormatErrorKind};
+pub use stream::Digest;
 pub use units::{
     BLOCK_BYTES, BLOCK_SECTORS, BlockNo, ByteCount, CycleNo, DISK_SECTORS_MAX, DiskId, Extent, GRAIN_BYTES,
     GRAIN_SECTORS, Generation, SECTOR_BYTES, Sector, SectorCount,

@@ -128,6 +128,21 @@ impl Shard {
         ShardRuns::Part(runs)
     }
 
+    /// True where the shard is full and says so without a bitmap.
+    #[cfg(test)]
+    pub(super) fn is_marker(&self) -> bool {
+        self.bits.is_none()
+    }
+
+    /// What roaring's containers take.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        let Some(bits) = &self.bits else { return 0 };
+        let held = bits.statistics();
+        // The library gives a plain container's size in bits.
+        held.n_bytes_array_containers + held.n_bytes_bitset_containers / 8 + held.n_bytes_run_containers
+    }
+
     fn edited(&mut self) {
         self.edits += 1;
         if self.edits >= EDITS_BEFORE_COMPACTION {

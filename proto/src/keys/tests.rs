@@ -1,0 +1,83 @@
+use super::*;
+
+fn envelope() -> (KeyEnvelope, HydratorKey, DataKey) {
+    let hydrator = HydratorKey::generate().unwrap();
+    let key = DataKey::new([7; 32]);
+    let signer = SigningKey::from_seed(&[1; 32]);
+    let envelope = KeyEnvelope::wrap(&key, DiskId([5; 16]), Generation(3), hydrator.public(), &signer).unwrap();
+    (envelope, hydrator, key)
+}
+
+#[test]
+fn a_wrapped_key_opens_only_for_its_hydrator() {
+    let (envelope, hydrator, key) = envelope();
+    let kept = HydratorKey::from_bytes(&hydrator.expose()).unwrap();
+    assert_eq!(envelope.open(&kept, None).unwrap().expose(), key.expose());
+    let other = HydratorKey::generate().unwrap();
+    assert_eq!(envelope.open(&other, None).unwrap_err().kind, FormatErrorKind::Misplaced);
+}
+
+#[test]
+fn a_moved_or_changed_envelope_is_refused() {
+    let (envelope, hydrator, _) = envelope();
+    let changes: [fn(&mut KeyEnvelope); 5] = [
+        |e| e.generation = Generation(4),
+        |e| e.disk = DiskId([6; 16]),
+        |e| e.sealed[0] ^= 1,
+        |e| e.encapsulated[0] ^= 1,
+        |e| e.signature[0] ^= 1,
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        let mut changed = envelope.clone();
+        change(&mut changed);
+        assert_eq!(changed.open(&hydrator, None).unwrap_err().kind, FormatErrorKind::Forged, "change {i}");
+    }
+}
+
+#[test]
+fn a_key_from_another_agent_is_refused_once_the_first_is_pinned() {
+    let (envelope, hydrator, key) = envelope();
+    let pin = envelope.signer.clone();
+    let thief = SigningKey::from_seed(&[2; 32]);
+    let forged = KeyEnvelope::wrap(&key, DiskId([5; 16]), Generation(4), hydrator.public(), &thief).unwrap();
+    assert!(forged.open(&hydrator, None).is_ok());
+    assert_eq!(forged.open(&hydrator, Some(&pin)).unwrap_err().kind, FormatErrorKind::Misplaced);
+}
+
+#[test]
+fn the_envelope_survives_json() {
+    let (envelope, ..) = envelope();
+    let text = serde_json::to_string(&envelope).unwrap();
+    assert_eq!(serde_json::from_str::<KeyEnvelope>(&text).unwrap(), envelope);
+}
+
+#[test]
+fn each_salt_cycle_and_kind_has_a_key_of_its_own() {
+    let key = DataKey::new([9; 32]);
+    let base = Header {
+        kind: ObjectKind::Segment,
+        suite: Suite::Aes256Gcm,
+        disk: DiskId([1; 16]),
+        generation: Generation(1),
+        cycle: crate::CycleNo(1),
+        salt: [0; 32],
+        fields: [0; 3],
+    };
+    let seal = |h: &Header| {
+        let mut buf = b"the same bytes".to_vec();
+        key.object_key(h).seal(Part { block: 0, frame: 0 }, b"", &mut buf, 0);
+        buf
+    };
+    let mut sealed = vec![seal(&base)];
+    sealed.push(seal(&Header { salt: [1; 32], ..base.clone() }));
+    sealed.push(seal(&Header { cycle: crate::CycleNo(2), ..base.clone() }));
+    sealed.push(seal(&Header { kind: ObjectKind::Manifest, ..base.clone() }));
+    sealed.push(seal(&Header { disk: DiskId([2; 16]), ..base }));
+    let distinct: std::collections::BTreeSet<_> = sealed.iter().collect();
+    assert_eq!(distinct.len(), sealed.len());
+}
+
+#[test]
+fn debug_shows_no_key() {
+    assert_eq!(format!("{:?}", DataKey::new([0x41; 32])), "DataKey(..)");
+}

@@ -1,0 +1,243 @@
+use super::*;
+use crate::DiskId;
+use proptest::prelude::*;
+use std::num::NonZeroUsize;
+
+const HOUR: u64 = 3_600_000;
+
+fn verified(kind: CycleKind, started_ms: u64, ended_ms: u64) -> Previous {
+    Previous::Verified { kind, started_ms, ended_ms }
+}
+
+#[test]
+fn the_first_delta_follows_the_initial_at_once() {
+    let policy = Policy::default();
+    assert_eq!(next_start(&Previous::None, &policy), Some(0));
+    assert_eq!(next_start(&verified(CycleKind::Initial, 5, 9 * HOUR), &policy), Some(9 * HOUR));
+    assert_eq!(next_start(&verified(CycleKind::Final, 5, 9), &policy), None);
+}
+
+#[test]
+fn later_ones_wait_half_the_cycle_within_floor_and_ceiling() {
+    let policy = Policy::default();
+    let pause =
+        |duration| next_start(&verified(CycleKind::Delta, 100, 100 + duration), &policy).map(|at| at - 100 - duration);
+    assert_eq!(pause(10), Some(HOUR));
+    assert_eq!(pause(2 * HOUR), Some(HOUR));
+    assert_eq!(pause(5 * HOUR), Some(5 * HOUR / 2));
+    assert_eq!(pause(24 * HOUR), Some(12 * HOUR));
+    assert_eq!(pause(100 * HOUR), Some(12 * HOUR));
+    assert_eq!(next_start(&verified(CycleKind::Resync, 0, 6 * HOUR), &policy), Some(9 * HOUR));
+    // The clock was put back during the cycle.
+    assert_eq!(next_start(&verified(CycleKind::Delta, 900, 100), &policy), Some(100 + HOUR));
+}
+
+#[test]
+fn a_failure_is_tried_again_ever_more_slowly() {
+    let pauses = |policy: Policy| {
+        let at = |failures| next_start(&Previous::Failed { ended_ms: 7, failures }, &policy).unwrap() - 7;
+        [0, 1, 2, 3, 4, 6, 7, 8, 1000, u32::MAX].map(at)
+    };
+    let usual = [1000, 1000, 2000, 4000, 8000, 32_000, 60_000, 60_000, 60_000, 60_000];
+    assert_eq!(pauses(Policy::default()), usual);
+    // Never later than after a success.
+    let quick = Policy::new(3000, 10_000).unwrap();
+    assert_eq!(pauses(quick), [1000, 1000, 2000, 3000, 3000, 3000, 3000, 3000, 3000, 3000]);
+}
+
+#[test]
+fn a_policy_is_checked_wherever_it_comes_from() {
+    assert_eq!(Policy::new(999, 5000), Err(BadPolicy::TooShort(999)));
+    assert_eq!(Policy::new(5000, 4999), Err(BadPolicy::Crossed { min_ms: 5000, max_ms: 4999 }));
+    let second = Policy::new(1000, 1000).unwrap();
+    let text = serde_json::to_string(&second).unwrap();
+    assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), second);
+    let bad = serde_json::from_str::<Policy>(r#"{"min_interval_ms":1,"max_interval_ms":2}"#).unwrap_err();
+    assert!(bad.to_string().contains("one second at least"), "{bad}");
+}
+
+#[test]
+fn final_goes_before_initial_before_delta() {
+    assert!(Priority::Final > Priority::Initial && Priority::Initial > Priority::Delta);
+    assert_eq!(Priority::from(CycleKind::Resync), Priority::Initial);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_start_is_within_the_policy(min in 1000..HOUR, more in 0..HOUR, start in any::<u64>(), took in any::<u64>()) {
+        let policy = Policy::new(min, min + more).unwrap();
+        let end = start.saturating_add(took);
+        let at = next_start(&verified(CycleKind::Delta, start, end), &policy).unwrap();
+        prop_assert!(at >= end.saturating_add(min) && at <= end.saturating_add(min + more));
+        let retry = next_start(&Previous::Failed { ended_ms: end, failures: took as u32 }, &policy).unwrap();
+        prop_assert!(retry <= at && retry >= end);
+    }
+}
+
+fn disk(no: u8) -> DiskId {
+    DiskId([no; 16])
+}
+
+fn slots(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
+}
+
+fn admit_all(queue: &mut Admission) -> Vec<u8> {
+    std::iter::from_fn(|| queue.admit()).map(|disk| disk.0[0]).collect()
+}
+
+#[test]
+fn by_priority_then_by_arrival_with_a_slot_kept_for_the_small() {
+    let mut queue = Admission::new(slots(3));
+    for (no, priority) in [
+        (1, Priority::Delta),
+        (2, Priority::Initial),
+        (3, Priority::Initial),
+        (4, Priority::Initial),
+        (5, Priority::Delta),
+        (6, Priority::Final),
+    ] {
+        queue.enqueue(disk(no), priority);
+    }
+    assert_eq!(admit_all(&mut queue), [6, 2, 3]);
+    assert!(queue.finish(disk(6)));
+    // Initial cycle 4 may not take the last slot.
+    assert_eq!(admit_all(&mut queue), [1]);
+    assert!(queue.finish(disk(2)));
+    assert_eq!(admit_all(&mut queue), [4]);
+    assert!(queue.finish(disk(1)) && !queue.finish(disk(1)));
+    assert_eq!(admit_all(&mut queue), [5]);
+}
+
+#[test]
+fn a_single_slot_serves_all() {
+    let mut queue = Admission::new(slots(1));
+    queue.enqueue(disk(1), Priority::Delta);
+    queue.enqueue(disk(2), Priority::Initial);
+    assert_eq!(admit_all(&mut queue), [2]);
+    queue.remove(disk(2));
+    assert_eq!(admit_all(&mut queue), [1]);
+}
+
+#[test]
+fn a_disk_runs_one_cycle_at_a_time_and_may_wait_for_its_next() {
+    let mut queue = Admission::new(slots(4));
+    queue.enqueue(disk(1), Priority::Delta);
+    assert_eq!(admit_all(&mut queue), [1]);
+    queue.enqueue(disk(1), Priority::Final);
+    assert_eq!(admit_all(&mut queue), [0; 0]);
+    assert!(queue.is_running(disk(1)) && queue.is_waiting(disk(1)));
+    queue.finish(disk(1));
+    assert_eq!(admit_all(&mut queue), [1]);
+    // What ran before a restart counts, and fewer slots stop nothing that runs.
+    queue.resume(disk(2), Priority::Initial);
+    queue.set_slots(slots(1));
+    queue.enqueue(disk(3), Priority::Final);
+    assert_eq!((admit_all(&mut queue), queue.running(), queue.waiting()), (vec![], 2, 1));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Enqueue(u8, Priority),
+    Admit,
+    Finish(u8),
+    Remove(u8),
+    Slots(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let priority = prop_oneof![Just(Priority::Delta), Just(Priority::Initial), Just(Priority::Final)];
+    let step = prop_oneof![
+        5 => (0..12_u8, priority).prop_map(|(no, priority)| Step::Enqueue(no, priority)),
+        5 => Just(Step::Admit),
+        3 => (0..12_u8).prop_map(Step::Finish),
+        1 => (0..12_u8).prop_map(Step::Remove),
+        1 => (1..5_usize).prop_map(Step::Slots),
+    ];
+    proptest::collection::vec(step, 0..80)
+}
+
+/// The oracle: a list in order of arrival, searched by hand.
+#[derive(Default)]
+struct Naive {
+    slots: usize,
+    waiting: Vec<(u8, Priority)>,
+    running: Vec<(u8, Priority)>,
+}
+
+impl Naive {
+    fn admit(&mut self) -> Option<u8> {
+        let initials = self.running.iter().filter(|(_, p)| *p == Priority::Initial).count();
+        for priority in [Priority::Final, Priority::Initial, Priority::Delta] {
+            let full = self.running.len() >= self.slots;
+            let kept = priority == Priority::Initial && self.slots > 1 && initials + 1 >= self.slots;
+            if full || kept {
+                continue;
+            }
+            let running = |no: u8| self.running.iter().any(|(other, _)| *other == no);
+            if let Some(at) = self.waiting.iter().position(|(no, p)| *p == priority && !running(*no)) {
+                let first = self.waiting.remove(at);
+                self.running.push(first);
+                return Some(first.0);
+            }
+        }
+        None
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_queue_does_what_the_oracle_does(steps in steps()) {
+        let mut queue = Admission::new(slots(2));
+        let mut naive = Naive { slots: 2, ..Naive::default() };
+        for step in steps {
+            match step {
+                Step::Enqueue(no, priority) => {
+                    queue.enqueue(disk(no), priority);
+                    match naive.waiting.iter_mut().find(|(other, _)| *other == no) {
+                        Some(waiting) => waiting.1 = priority,
+                        None => naive.waiting.push((no, priority)),
+                    }
+                }
+                Step::Admit => prop_assert_eq!(queue.admit().map(|d| d.0[0]), naive.admit()),
+                Step::Finish(no) => {
+                    let was = naive.running.iter().any(|(other, _)| *other == no);
+                    prop_assert_eq!(queue.finish(disk(no)), was);
+                    naive.running.retain(|(other, _)| *other != no);
+                }
+                Step::Remove(no) => {
+                    queue.remove(disk(no));
+                    naive.running.retain(|(other, _)| *other != no);
+                    naive.waiting.retain(|(other, _)| *other != no);
+                }
+                Step::Slots(count) => {
+                    queue.set_slots(slots(count));
+                    naive.slots = count;
+                }
+            }
+            prop_assert_eq!((queue.running(), queue.waiting()), (naive.running.len(), naive.waiting.len()));
+        }
+    }
+
+    /// However many initial cycles wait, and though none of them ever ends, every delta gets its turn.
+    #[test]
+    fn no_delta_starves(count in 2..6_usize, initials in 0..40_u8, deltas in 1..40_u8) {
+        let mut queue = Admission::new(slots(count));
+        (0..initials).for_each(|no| queue.enqueue(disk(no), Priority::Initial));
+        (100..100 + deltas).for_each(|no| queue.enqueue(disk(no), Priority::Delta));
+        let mut served = Vec::new();
+        for _ in 0..deltas {
+            let admitted = admit_all(&mut queue);
+            prop_assert!(queue.running() <= count);
+            for no in admitted.into_iter().filter(|no| *no >= 100) {
+                served.push(no);
+                queue.finish(disk(no));
+            }
+        }
+        prop_assert_eq!(served, (100..100 + deltas).collect::<Vec<_>>());
+    }
+}

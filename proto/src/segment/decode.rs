@@ -1,0 +1,257 @@
+//! Reading segments that may be hostile: nothing is believed before its seal, nothing allocated by what a length claims.
+
+use super::{
+    BLOCK_FRAMES_MAX, DIGEST_BYTES, FRAME_HEADER_BYTES, FrameHeader, FrameKind, INDEX_ENTRY_BYTES, SEGMENT_BLOCKS_MAX,
+    SEGMENT_BYTES_MAX, index_part,
+};
+use crate::cursor::Cursor;
+use crate::error::{FormatError, FormatErrorKind, bad};
+use crate::header::{HEADER_BYTES, Header, ObjectKind, Suite};
+use crate::keys::{DataKey, ObjectKey, Part};
+use crate::stream::BlockCv;
+use crate::units::{BLOCK_SECTORS, BlockNo, Extent, GRAIN_BYTES, GRAIN_SECTORS, Sector, SectorCount};
+
+/// Where a block's frames lie in the segment.
+#[derive(Clone, Copy, Debug)]
+struct IndexEntry {
+    offset: usize,
+    len: usize,
+    frames: u32,
+}
+
+/// A segment whose structure has been checked. What needs no key can be asked at once.
+#[derive(Debug)]
+pub struct Segment<'a> {
+    header: Header,
+    bytes: &'a [u8],
+    index: Vec<IndexEntry>,
+}
+
+impl<'a> Segment<'a> {
+    /// Checks the structure of a segment.
+    ///
+    /// # Errors
+    /// Any [`FormatError`] but those that need the key.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let header = Header::decode(ObjectKind::Segment, bytes)?;
+        let [first, blocks, index_at] = header.fields;
+        if bytes.len() as u64 > SEGMENT_BYTES_MAX {
+            return bad(FormatErrorKind::Impossible, format!("segment: {} bytes", bytes.len()));
+        }
+        if blocks == 0 || blocks > SEGMENT_BLOCKS_MAX || first.checked_add(blocks).is_none() {
+            return bad(FormatErrorKind::Impossible, format!("segment: {blocks} blocks from {first}"));
+        }
+        let overhead = if header.suite == Suite::Plain { 0 } else { crate::keys::TAG_BYTES };
+        let tail = blocks as usize * (INDEX_ENTRY_BYTES + DIGEST_BYTES) + overhead;
+        if index_at < HEADER_BYTES as u64 || index_at.checked_add(tail as u64) != Some(bytes.len() as u64) {
+            return bad(FormatErrorKind::Truncated, "segment: index does not end where the segment does");
+        }
+        let index = Self::index(bytes, index_at as usize, blocks as usize)?;
+        Ok(Self { header, bytes, index })
+    }
+
+    fn index(bytes: &[u8], index_at: usize, blocks: usize) -> Result<Vec<IndexEntry>, FormatError> {
+        let mut c = Cursor::new(&bytes[index_at..], "segment index");
+        let mut expected = HEADER_BYTES;
+        let mut index = Vec::with_capacity(blocks);
+        for _ in 0..blocks {
+            let (offset, len, frames) = (c.u64()?, c.u32()? as usize, c.u32()?);
+            if offset != expected as u64 || frames == 0 || frames > BLOCK_FRAMES_MAX {
+                return bad(FormatErrorKind::Impossible, "segment index: blocks do not lie one behind the other");
+            }
+            index.push(IndexEntry { offset: expected, len, frames });
+            expected = match expected.checked_add(len) {
+                Some(end) if end <= index_at => end,
+                _ => return bad(FormatErrorKind::Impossible, "segment index: a block beyond the index"),
+            };
+        }
+        match expected == index_at {
+            true => Ok(index),
+            false => bad(FormatErrorKind::Impossible, "segment index: bytes that no block owns"),
+        }
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The first block.
+    pub fn first(&self) -> BlockNo {
+        BlockNo(self.header.fields[0])
+    }
+
+    /// How many blocks it holds.
+    pub fn blocks(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    /// How many frames it holds.
+    pub fn frames(&self) -> u64 {
+        self.index.iter().map(|e| u64::from(e.frames)).sum()
+    }
+
+    /// The extents that the frame headers name, for a reader without the key. Not yet proven by any seal.
+    ///
+    /// # Errors
+    /// A frame header that no writer makes.
+    pub fn claimed_extents(&self) -> Result<Vec<Extent>, FormatError> {
+        let mut extents = Vec::new();
+        for entry in &self.index {
+            let mut c = Cursor::new(&self.bytes[entry.offset..entry.offset + entry.len], "frame");
+            for _ in 0..entry.frames {
+                let frame = FrameHeader::decode(c.bytes(FRAME_HEADER_BYTES)?)?;
+                c.bytes(frame.sealed_len as usize)?;
+                extents.push(frame.extent);
+            }
+            c.end()?;
+        }
+        Ok(extents)
+    }
+
+    /// Opens the index: the blocks' chaining values, which prove header and index too.
+    ///
+    /// # Errors
+    /// `Forged`.
+    pub fn block_cvs(&self, key: &ObjectKey) -> Result<Vec<BlockCv>, FormatError> {
+        let index_at = self.header.fields[2] as usize;
+        let table = index_at + self.index.len() * INDEX_ENTRY_BYTES;
+        let aad = [&self.bytes[..HEADER_BYTES], &self.bytes[index_at..table]].concat();
+        let mut cvs = Vec::new();
+        key.open(index_part(self.first()), &aad, &self.bytes[table..], &mut cvs, "segment index")?;
+        if cvs.len() != self.index.len() * DIGEST_BYTES {
+            return bad(FormatErrorKind::Impossible, "segment index: chaining values");
+        }
+        let cv = |chunk: &[u8]| {
+            let mut cv = [0; DIGEST_BYTES];
+            cv.copy_from_slice(chunk);
+            BlockCv(cv)
+        };
+        Ok(cvs.chunks_exact(DIGEST_BYTES).map(cv).collect())
+    }
+
+    /// The key of this segment under the generation's data key.
+    pub fn key(&self, data_key: &DataKey) -> ObjectKey {
+        data_key.object_key(&self.header)
+    }
+
+    /// The frames of the block at `position` (0 is the segment's first), and how many they are.
+    fn block_bytes(&self, position: usize) -> (&'a [u8], u32) {
+        let entry = self.index[position];
+        (&self.bytes[entry.offset..entry.offset + entry.len], entry.frames)
+    }
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameData<'a> {
+    /// The sectors' bytes.
+    Bytes(&'a [u8]),
+    /// Zeros only.
+    Zeros,
+}
+
+/// Opens blocks, one at a time; each worker thread has its own. Contexts and buffers are reused.
+#[derive(Default)]
+pub struct BlockDecoder {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    opened: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl BlockDecoder {
+    /// Opens and checks every frame of the block at `position` of `segment`, and hands each, in order, to `sink`.
+    ///
+    /// A frame reaches `sink` only after its seal and its BLAKE3 were found right. Extents ascend, do not overlap and
+    /// stay within `disk`.
+    ///
+    /// # Errors
+    /// Any [`FormatError`]; or what `sink` returns.
+    pub fn decode<E: From<FormatError>>(
+        &mut self,
+        segment: &Segment<'_>,
+        key: &ObjectKey,
+        position: usize,
+        disk: SectorCount,
+        mut sink: impl FnMut(Extent, FrameData<'_>) -> Result<(), E>,
+    ) -> Result<SectorCount, E> {
+        let (bytes, frames) = segment.block_bytes(position);
+        let block = segment.first().0 + position as u64;
+        let mut c = Cursor::new(bytes, "frame");
+        let (mut total, mut behind) = (0, Sector(0));
+        for number in 0..frames {
+            let header_bytes = c.bytes(FRAME_HEADER_BYTES)?;
+            let header = FrameHeader::decode(header_bytes)?;
+            let sealed = c.bytes(header.sealed_len as usize)?;
+            check_place(&header, number, behind, disk)?;
+            behind = header.extent.end();
+            total += header.extent.len.0;
+            if total > BLOCK_SECTORS {
+                return Err(FormatError::new(FormatErrorKind::Impossible, "block: more than 4 MiB").into());
+            }
+            key.open(Part { block, frame: number }, header_bytes, sealed, &mut self.opened, "frame")?;
+            let data = self.plaintext(&header)?;
+            sink(header.extent, data)?;
+        }
+        c.end()?;
+        Ok(SectorCount(total))
+    }
+
+    /// The checked plaintext of the frame whose opened payload is in `self.opened`.
+    fn plaintext(&mut self, header: &FrameHeader) -> Result<FrameData<'_>, FormatError> {
+        if header.kind == FrameKind::Zero {
+            return match self.opened.is_empty() {
+                true => Ok(FrameData::Zeros),
+                false => bad(FormatErrorKind::Impossible, "zero frame with a payload"),
+            };
+        }
+        let len = header.extent.bytes().0 as usize;
+        if self.opened.len() < DIGEST_BYTES {
+            return bad(FormatErrorKind::Truncated, "frame: no digest");
+        }
+        let (digest, body) = self.opened.split_at(DIGEST_BYTES);
+        let plain = match header.kind {
+            FrameKind::Stored => body,
+            _ => {
+                // The room is what the extent holds, a grain at most, whatever the zstd frame claims.
+                self.plain.resize(GRAIN_BYTES as usize, 0);
+                if self.zstd.is_none() {
+                    self.zstd = zstd::bulk::Decompressor::new().ok();
+                }
+                let Some(zstd) = &mut self.zstd else {
+                    return bad(FormatErrorKind::Impossible, "zstd: no memory for a context");
+                };
+                match zstd.decompress_to_buffer(body, &mut self.plain[..len]) {
+                    Ok(n) => &self.plain[..n],
+                    Err(_) => return bad(FormatErrorKind::Forged, "frame: zstd can't read it"),
+                }
+            }
+        };
+        if plain.len() != len {
+            return bad(FormatErrorKind::Impossible, "frame: another length than its extent");
+        }
+        if blake3::hash(plain).as_bytes() != digest {
+            return bad(FormatErrorKind::Forged, "frame: BLAKE3 of the plaintext");
+        }
+        Ok(FrameData::Bytes(plain))
+    }
+}
+
+/// A frame must come in its turn, stay on the disk, and, with a payload, within one grain.
+fn check_place(header: &FrameHeader, number: u32, behind: Sector, disk: SectorCount) -> Result<(), FormatError> {
+    let extent = header.extent;
+    if header.number != number {
+        return bad(FormatErrorKind::Misplaced, format!("frame {} in the place of frame {number}", header.number));
+    }
+    if extent.is_empty() || !extent.is_within(disk) {
+        return bad(FormatErrorKind::Impossible, format!("frame: {extent:?} of a disk of {disk} sectors"));
+    }
+    if extent.start < behind {
+        return bad(FormatErrorKind::Impossible, "frame: extents do not ascend");
+    }
+    let one_grain = extent.start.grain() == (extent.end().0 - 1) / GRAIN_SECTORS;
+    if header.kind != FrameKind::Zero && !one_grain {
+        return bad(FormatErrorKind::Impossible, "frame: data of more than one grain");
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Segments: objects of many frames, with an index, each frame sealed on its own.
+//!
+//! Layout: header (128 bytes; its fields are first block, number of blocks, offset of the index), then the frames of
+//! each block, then the index: for each block its offset, length and number of frames, and sealed behind them the
+//! blocks' chaining values. FORMAT.md says why each field exists.
+
+mod decode;
+mod encode;
+
+pub(crate) use encode::is_zero;
+
+pub use decode::{BlockDecoder, FrameData, Segment};
+pub use encode::{BlockEncoder, EncodedBlock, SegmentWriter};
+
+use crate::cursor::Cursor;
+use crate::error::{FormatError, FormatErrorKind, bad};
+use crate::keys::Part;
+use crate::units::{BLOCK_SECTORS, BlockNo, Extent};
+
+/// A segment is cut once its frames reach this many bytes.
+pub const SEGMENT_BYTES_TARGET: usize = 8 << 20;
+/// Blocks in a segment at most: a run of zeros of 64 GiB is one segment.
+pub const SEGMENT_BLOCKS_MAX: u64 = 16_384;
+/// The largest segment that a reader accepts: the target, one more block of incompressible single sectors, the index.
+pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
+/// Frames in a block at most: one a sector.
+pub const BLOCK_FRAMES_MAX: u32 = BLOCK_SECTORS as u32;
+
+const FRAME_HEADER_BYTES: usize = 32;
+const INDEX_ENTRY_BYTES: usize = 16;
+const DIGEST_BYTES: usize = 32;
+
+/// The key of a segment as stored: first block and the first bytes of the salt, so that no attempt overwrites another.
+pub fn segment_name(first: BlockNo, salt: &[u8; 32]) -> String {
+    use std::fmt::Write;
+    let mut name = format!("s{:010}-", first.0);
+    for byte in &salt[..8] {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name + ".seg"
+}
+
+/// How a frame carries its sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FrameKind {
+    /// BLAKE3 of the plaintext, then the plaintext.
+    Stored = 1,
+    /// BLAKE3 of the plaintext, then one zstd frame of it.
+    Zstd = 2,
+    /// All zeros, discarded or written: no payload.
+    Zero = 3,
+}
+
+/// A frame's header: also what its seal is bound to.
+#[derive(Clone, Copy, Debug)]
+struct FrameHeader {
+    number: u32,
+    kind: FrameKind,
+    extent: Extent,
+    sealed_len: u32,
+}
+
+impl FrameHeader {
+    fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
+        let mut out = [0; FRAME_HEADER_BYTES];
+        out[..4].copy_from_slice(&self.number.to_le_bytes());
+        out[4] = self.kind as u8;
+        out[8..16].copy_from_slice(&self.extent.start.0.to_le_bytes());
+        out[16..24].copy_from_slice(&self.extent.len.0.to_le_bytes());
+        out[24..28].copy_from_slice(&self.sealed_len.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut c = Cursor::new(bytes, "frame header");
+        let number = c.u32()?;
+        let kind = match c.u8()? {
+            1 => FrameKind::Stored,
+            2 => FrameKind::Zstd,
+            3 => FrameKind::Zero,
+            other => return bad(FormatErrorKind::Impossible, format!("frame header: kind {other}")),
+        };
+        c.reserved(3)?;
+        let extent = Extent::new(c.u64()?, c.u64()?);
+        let sealed_len = c.u32()?;
+        c.reserved(4)?;
+        Ok(Self { number, kind, extent, sealed_len })
+    }
+}
+
+/// The nonce of a segment's index: no frame has this number.
+fn index_part(first: BlockNo) -> Part {
+    Part { block: first.0, frame: u32::MAX }
+}
+
+#[cfg(test)]
+mod tests;

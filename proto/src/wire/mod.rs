@@ -1,0 +1,24 @@
+//! What goes over the appliance's port, as JSON but for segments, manifests and digests, which go as they are stored.
+//!
+//! Every message that writes names the generation that the writer believes in; an older one is refused. PROTOCOL.md
+//! lists paths and methods and says why each message exists.
+
+mod agent;
+mod error;
+mod hydrator;
+mod operator;
+
+pub use agent::{
+    CycleRef, DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, RegisterRequest, Start,
+    StoredSegment, Verdict,
+};
+pub use error::{ErrorCode, WireError};
+pub use hydrator::{ClaimReply, Lease, Outcome, VerdictRequest, Work, WorkReply, WorkRequest};
+pub use operator::{CycleView, DiskView, PolicyView, WindowView};
+
+/// The version of the API that this Sluice speaks; the first part of every path. Change log: 1, the first.
+pub const API_VERSION: u16 = 1;
+/// The largest JSON body that either end accepts, in bytes. An open reply names each stored segment of a cycle.
+pub const JSON_BYTES_MAX: usize = 64 << 20;
+/// The longest that a request may ask to be held open, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 30_000;
