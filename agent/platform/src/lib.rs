@@ -1,1 +1,21 @@
 //! The one place that asks the kernel: direct block I/O, durable small files, clock, entropy.
+//!
+//! - [`DirectFile`]: a disk or an image, read and written past the page cache by a thread that owns an io_uring.
+//! - [`AlignedBuf`], [`BufPool`]: the memory it uses, and the bound on how much.
+//! - [`device`]: what a disk is, who uses it, and whether two of them are one.
+//! - [`durable`], [`append_log`]: files that a crash leaves whole.
+//! - [`lock`], [`lease`], [`system`]: one process per state folder, proof that nobody writes, time and randomness.
+//!
+//! Unsafe code is confined to the modules that allow it below; each block says why it is sound.
+
+pub mod append_log;
+mod blocking;
+#[allow(unsafe_code)]
+pub mod buf;
+pub mod direct;
+pub mod durable;
+pub mod lock;
+pub mod system;
+
+pub use buf::{AlignedBuf, BufPool};
+pub use direct::{DirectFile, EngineChoice, EngineKind, IoError, IoErrorKind, IoOp, OpenOptions};

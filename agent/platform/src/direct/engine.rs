@@ -1,0 +1,321 @@
+//! The thread that owns a disk's I/O: it takes requests, keeps writes to one place in their order, and answers.
+//!
+//! The thread owns every buffer from the moment a request is sent until its answer, so a caller that stops waiting
+//! leaves nothing behind that the kernel could write into.
+
+use super::error::IoError;
+use super::files::{Call, Files};
+use super::job::{Answer, Ask, Job, Next};
+use super::pool::Pool;
+use super::ring::{Completion, Ring};
+use crate::buf::AlignedBuf;
+use crossbeam_channel::{Receiver, Sender};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+/// The most threads that stand in for a ring.
+const POOL_THREADS_MAX: u32 = 16;
+
+/// How a disk's calls are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// By an io_uring.
+    Ring,
+    /// By threads that block, since io_uring is refused here.
+    Threads,
+}
+
+/// Which engine is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineChoice {
+    /// A ring where the kernel lets us, else threads.
+    #[default]
+    Auto,
+    /// A ring, or an error.
+    Ring,
+    /// Threads.
+    Threads,
+}
+
+pub(super) enum Event {
+    Request(Ask, AlignedBuf, oneshot::Sender<Answer>),
+    Done(usize, io::Result<u64>),
+    Stop,
+}
+
+/// The way to the engine's thread: a channel, and a descriptor that ends its sleep in the kernel.
+pub(super) struct Wake {
+    events: Sender<Event>,
+    descriptor: EventFd,
+    sleeping: AtomicBool,
+}
+
+impl Wake {
+    pub fn send(&self, event: Event) {
+        // The receiver lives as long as the thread. After that an answer's sender is dropped, which its waiter sees.
+        drop(self.events.send(event));
+        // Pairs with the fence in `Engine::sleep`: either it sees the event, or this sees that it sleeps.
+        fence(Ordering::SeqCst);
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            // It can only fail by being full, and then the thread is woken anyway.
+            let _ = self.descriptor.write(1);
+        }
+    }
+}
+
+/// A running engine. Dropping it waits for the calls under way and ends the thread.
+pub(super) struct Handle {
+    pub wake: Arc<Wake>,
+    pub kind: EngineKind,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Starts the thread; it makes its ring itself, as a ring for a single issuer demands.
+    pub fn start(files: Arc<Files>, choice: EngineChoice, depth: u32) -> io::Result<Self> {
+        let (events, inbox) = crossbeam_channel::unbounded();
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let descriptor = EventFd::from_value_and_flags(0, flags)?;
+        let wake = Arc::new(Wake { events, descriptor, sleeping: AtomicBool::new(false) });
+        let (started, start) = crossbeam_channel::bounded(1);
+        let shared = wake.clone();
+        let run = move || match Engine::new(files, choice, depth, shared, inbox) {
+            Ok(mut engine) => {
+                drop(started.send(Ok(if engine.ring.is_some() { EngineKind::Ring } else { EngineKind::Threads })));
+                engine.run();
+            }
+            Err(error) => drop(started.send(Err(error))),
+        };
+        let thread = std::thread::Builder::new().name("sluice-io".into()).spawn(run)?;
+        let kind = start.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+        Ok(Self { wake, kind, thread: Some(thread) })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.wake.send(Event::Stop);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+struct Running {
+    job: Job,
+    writes: Option<Range<u64>>,
+}
+
+struct Engine {
+    files: Arc<Files>,
+    wake: Arc<Wake>,
+    inbox: Receiver<Event>,
+    ring: Option<Ring>,
+    pool: Option<Pool>,
+    /// Requests that wait for a slot, or for an earlier write to the same place; oldest first.
+    waiting: VecDeque<Job>,
+    /// Jobs with a call in the kernel; the index goes along with the call.
+    slots: Vec<Option<Running>>,
+    running: usize,
+    stopping: bool,
+}
+
+impl Engine {
+    fn new(
+        files: Arc<Files>,
+        choice: EngineChoice,
+        depth: u32,
+        wake: Arc<Wake>,
+        inbox: Receiver<Event>,
+    ) -> io::Result<Self> {
+        let ring = match choice {
+            EngineChoice::Threads => None,
+            EngineChoice::Ring => Some(Ring::new(depth, &files, wake.descriptor.as_fd().as_raw_fd())?),
+            EngineChoice::Auto => Ring::new(depth, &files, wake.descriptor.as_fd().as_raw_fd())
+                .inspect_err(|error| tracing::debug!(disk = %files.name, %error, "no io_uring, threads instead"))
+                .ok(),
+        };
+        let pool = match ring {
+            Some(_) => None,
+            None => Some(Pool::start(depth.min(POOL_THREADS_MAX) as usize, &files, &wake)?),
+        };
+        let slots = (0..depth).map(|_| None).collect();
+        Ok(Self { files, wake, inbox, ring, pool, waiting: VecDeque::new(), slots, running: 0, stopping: false })
+    }
+
+    fn run(&mut self) {
+        while !self.stopping || self.running > 0 {
+            while let Ok(event) = self.inbox.try_recv() {
+                self.take(event);
+            }
+            self.admit();
+            if self.stopping && self.running == 0 {
+                break;
+            }
+            if let Err(error) = self.sleep() {
+                return self.fail(&error);
+            }
+        }
+    }
+
+    /// Waits for a completion or an event.
+    fn sleep(&mut self) -> io::Result<()> {
+        let Some(ring) = &mut self.ring else {
+            // `self.wake` holds a sender, so the channel is never closed.
+            let event = self.inbox.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            self.take(event);
+            return Ok(());
+        };
+        self.wake.sleeping.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let result = ring.submit(self.inbox.is_empty());
+        self.wake.sleeping.store(false, Ordering::SeqCst);
+        result?;
+        while let Some(completion) = self.ring.as_mut().and_then(Ring::completion) {
+            match completion {
+                Completion::Woken => {
+                    // Empties it; that it was empty already does no harm.
+                    let _ = self.wake.descriptor.read();
+                }
+                Completion::Done(slot, result) => self.completed(slot, result),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Request(ask, buf, reply) => self.waiting.push_back(Job::new(ask, buf, reply)),
+            Event::Done(slot, result) => self.completed(slot, result),
+            Event::Stop => {
+                self.stopping = true;
+                self.waiting.clear();
+            }
+        }
+    }
+
+    /// Starts waiting requests, oldest first, as far as slots go. One that writes where an earlier one writes waits
+    /// for it, so that writes to one place happen in the order in which they were asked for.
+    fn admit(&mut self) {
+        let mut held_back: Vec<Range<u64>> = Vec::new();
+        let mut index = 0;
+        while index < self.waiting.len() && self.running < self.slots.len() {
+            let job = &self.waiting[index];
+            if job.reply.is_closed() {
+                self.waiting.remove(index); // Nobody waits for it, and it has not begun.
+                continue;
+            }
+            let writes = job.writes(&self.files);
+            if let Some(range) = &writes {
+                let running = self.slots.iter().flatten().filter_map(|r| r.writes.as_ref());
+                if running.chain(&held_back).any(|other| overlap(other, range)) {
+                    held_back.push(range.clone());
+                    index += 1;
+                    continue;
+                }
+            }
+            let Some(job) = self.waiting.remove(index) else { break };
+            self.start(job, writes);
+        }
+    }
+
+    fn start(&mut self, mut job: Job, writes: Option<Range<u64>>) {
+        // A flush waits for the writes before it; those behind it needn't wait for the flush.
+        let writes = writes.filter(|_| job.ask != Ask::Sync);
+        let Some(slot) = self.slots.iter().position(Option::is_none) else {
+            return self.waiting.push_front(job);
+        };
+        if let Err(error) = job.plan(&self.files) {
+            return job.finish(&self.files, Err(error));
+        }
+        self.running += 1;
+        self.proceed(slot, Running { job, writes });
+    }
+
+    /// Makes a job's next call, or answers it.
+    fn proceed(&mut self, slot: usize, mut running: Running) {
+        match running.job.next() {
+            Next::Finished(result) => {
+                self.running -= 1;
+                running.job.finish(&self.files, result);
+            }
+            Next::Call(call) => {
+                self.slots[slot] = Some(running);
+                if let Err(error) = self.push(slot, call) {
+                    self.completed(slot, Err(error));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, slot: usize, call: Call) -> io::Result<()> {
+        if let Some(ring) = &mut self.ring {
+            // SAFETY: the call's memory belongs to the job in `slots[slot]`, which stays there, neither moved out nor
+            // dropped, until `completed` for this slot; `fail` and `drop` leak it instead.
+            if unsafe { ring.push(slot, call) } {
+                return Ok(());
+            }
+        }
+        if self.pool.is_none() {
+            self.pool = Some(Pool::start(1, &self.files, &self.wake)?);
+        }
+        if let Some(pool) = &self.pool {
+            pool.push(slot, call);
+        }
+        Ok(())
+    }
+
+    fn completed(&mut self, slot: usize, result: io::Result<u64>) {
+        let Some(mut running) = self.slots.get_mut(slot).and_then(Option::take) else { return };
+        match running.job.completed(&self.files, result) {
+            Ok(()) => self.proceed(slot, running),
+            Err(error) => {
+                self.running -= 1;
+                running.job.finish(&self.files, Err(error));
+            }
+        }
+    }
+
+    /// The kernel no longer takes our calls: every request is answered with its error from here on.
+    fn fail(&mut self, error: &io::Error) {
+        tracing::error!(disk = %self.files.name, %error, "the disk's I/O thread can't go on; restart the program");
+        let refuse = |ask: Ask, buf, reply: oneshot::Sender<Answer>| {
+            let error: IoError = ask.error(&self.files, io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()));
+            drop(reply.send(Answer { buf, result: Err(error) }));
+        };
+        for running in self.slots.iter_mut().filter_map(Option::take) {
+            let (ask, reply) = running.job.leak();
+            refuse(ask, AlignedBuf::new(0), reply);
+        }
+        for job in self.waiting.drain(..) {
+            refuse(job.ask, job.user, job.reply);
+        }
+        for event in &self.inbox {
+            match event {
+                Event::Request(ask, buf, reply) => refuse(ask, buf, reply),
+                Event::Done(..) => {}
+                Event::Stop => return,
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Only after a panic is anything left here. The kernel may still use its memory.
+        for running in self.slots.iter_mut().filter_map(Option::take) {
+            drop(running.job.leak());
+        }
+    }
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
