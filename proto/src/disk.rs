@@ -45,7 +45,7 @@ words! {
         Doubt = "doubt",
         /// An operator asks for the final cycle.
         FinalRequested = "final_requested",
-        /// The operator takes that back before the final cycle is verified.
+        /// The operator takes that back while no final cycle runs; one that runs is abandoned instead, and so fails.
         FinalWithdrawn = "final_withdrawn",
         /// The final cycle is verified, whole disks included.
         FinalVerified = "final_verified",
@@ -60,7 +60,7 @@ words! {
 /// The machine. Its rules:
 ///
 /// - Doubt is never lost: a comparison that was running when it came does not settle it (`resyncing` falls back to
-///   `resync`, where `resync_verified` changes nothing). Doubt during an initial cycle does not undo that cycle; the
+///   `resync`, where the verdicts of cycles that began before it change nothing). Doubt during an initial cycle does not undo that cycle; the
 ///   comparison that follows ships only what it missed.
 /// - Doubt interrupts `finalising`. That an operator wants the final cycle is kept beside the machine, and
 ///   `final_requested` is told again when the disk is in step. Only a final cycle that is running already may still end in
