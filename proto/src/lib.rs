@@ -15,9 +15,9 @@ pub mod header;
 pub mod keys;
 pub mod machine;
 pub mod manifest;
+pub mod schedule;
 pub mod segment;
 pub mod stream;
-pub mod schedule;
 pub mod units;
 pub mod wire;
 

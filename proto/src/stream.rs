@@ -2,7 +2,7 @@
 //!
 //! The stream is the plaintext of every planned sector in ascending order. Its digest is plain BLAKE3, what `b3sum`
 //! prints for the same bytes, yet it is computed block by block, in any order, on several cores, and over several runs
-//! of the agent: a block of 4 MiB is a whole subtree of BLAKE3's tree (BLAKE3 specification, section 2.1), so its
+//! of the agent: a block of 1 MiB is a whole subtree of BLAKE3's tree (BLAKE3 specification, section 2.1), so its
 //! chaining value is all that the rest of the tree needs of it. A digest kept as one running hash would be lost with
 //! the process, and a resumed cycle would have to read again what may have changed since.
 

@@ -10,7 +10,7 @@ pub const GRAIN_SECTORS: u64 = 128;
 /// Bytes in a grain.
 pub const GRAIN_BYTES: u64 = GRAIN_SECTORS * SECTOR_BYTES;
 /// Bytes of a cycle's stream in a block: a power of two, so that a block is a whole BLAKE3 subtree.
-pub const BLOCK_BYTES: u64 = 4 << 20;
+pub const BLOCK_BYTES: u64 = 1 << 20;
 /// Sectors of a cycle's stream in a block.
 pub const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
 /// The largest disk: 64 TiB, the limit of VHDX (MS-VHDX section 2.6.2.1) in sectors.

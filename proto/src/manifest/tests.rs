@@ -8,7 +8,7 @@ fn key() -> DataKey {
 
 fn manifest(suite: Suite) -> Manifest {
     let mut plan = SectorBitmap::new();
-    plan.set(Extent::new(64, 20_000));
+    plan.set(Extent::new(64, 5_000));
     plan.set(Extent::new(50_001, 1));
     let entry = |first, blocks| SegmentEntry {
         first: BlockNo(first),

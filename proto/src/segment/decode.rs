@@ -187,7 +187,7 @@ impl BlockDecoder {
             behind = header.extent.end();
             total += header.extent.len.0;
             if total > BLOCK_SECTORS {
-                return Err(FormatError::new(FormatErrorKind::Impossible, "block: more than 4 MiB").into());
+                return Err(FormatError::new(FormatErrorKind::Impossible, "block: more than 1 MiB").into());
             }
             key.open(Part { block, frame: number }, header_bytes, sealed, &mut self.opened, "frame")?;
             let data = self.plaintext(&header)?;

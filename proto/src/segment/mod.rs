@@ -18,11 +18,11 @@ use crate::keys::Part;
 use crate::units::{BLOCK_SECTORS, BlockNo, Extent};
 
 /// A segment is cut once its frames reach this many bytes.
-pub const SEGMENT_BYTES_TARGET: usize = 8 << 20;
-/// Blocks in a segment at most: a run of zeros of 64 GiB is one segment.
+pub const SEGMENT_BYTES_TARGET: usize = 4 << 20;
+/// Blocks in a segment at most: a run of zeros of 16 GiB is one segment.
 pub const SEGMENT_BLOCKS_MAX: u64 = 16_384;
 /// The largest segment that a reader accepts: the target, one more block of incompressible single sectors, the index.
-pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
+pub const SEGMENT_BYTES_MAX: u64 = 8 << 20;
 /// Frames in a block at most: one a sector.
 pub const BLOCK_FRAMES_MAX: u32 = BLOCK_SECTORS as u32;
 
