@@ -77,7 +77,7 @@ fn bootstrap(root: &Path) -> Result<()> {
     let packages = fs::read_to_string(recipe.join("packages"))?;
     let packages: Vec<&str> = packages.split_whitespace().collect();
     let (codename, sources) = sources()?;
-    let list = root.with_extension("sources");
+    let list = root.with_extension("list");
     fs::write(&list, sources)?;
     let files = ["boot", "etc", "usr"].map(|top| format!("'{}'", recipe.join("files").join(top).display())).join(" ");
     let mut command = Command::new("mmdebstrap");
