@@ -177,7 +177,8 @@ impl SectorBitmap {
     }
 
     /// Reads what `encode` wrote for a disk of `disk` sectors; refuses whatever `encode` would not have written. Takes
-    /// time and memory in proportion to the input, and at most some 2 MiB per TiB of `disk` besides.
+    /// time and memory in proportion to the input, and at most some 2.5 MiB per TiB of `disk` besides, which is what a
+    /// hole in every shard costs.
     pub fn decode(bytes: &[u8], disk: SectorCount) -> Result<Self, BitmapError> {
         codec::decode(bytes, disk)
     }
