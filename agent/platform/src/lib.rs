@@ -12,10 +12,16 @@ pub mod append_log;
 mod blocking;
 #[allow(unsafe_code)]
 pub mod buf;
+pub mod device;
 pub mod direct;
 pub mod durable;
+#[allow(unsafe_code)]
+pub mod lease;
 pub mod lock;
 pub mod system;
 
 pub use buf::{AlignedBuf, BufPool};
 pub use direct::{DirectFile, EngineChoice, EngineKind, IoError, IoErrorKind, IoOp, OpenOptions};
+
+#[cfg(test)]
+mod testing;

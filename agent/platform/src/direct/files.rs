@@ -33,7 +33,7 @@ impl Alignment {
 }
 
 /// A disk's descriptors, shared by the threads that use them.
-pub(super) struct Files {
+pub(crate) struct Files {
     main: File,
     /// For the last partial unit of a file with an odd size; opened when first needed.
     buffered: OnceLock<File>,
@@ -47,7 +47,7 @@ pub(super) struct Files {
 
 /// One system call on a disk. Copy, because a job keeps the buffer and may send the call again for the rest.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Call {
+pub(crate) enum Call {
     Read {
         to: *mut u8,
         len: usize,

@@ -82,9 +82,14 @@ impl OpenOptions {
 
     /// Opens the disk and starts its thread.
     pub fn open(&self, path: impl AsRef<Path>) -> IoResult<DirectFile> {
-        let path = path.as_ref();
+        self.open_aligned(path.as_ref(), 1)
+    }
+
+    /// As `open`, on a disk that demands at least this alignment of offsets and lengths, in bytes.
+    pub(super) fn open_aligned(&self, path: &Path, least: usize) -> IoResult<DirectFile> {
         let failed = |source| IoError::new(IoOp::Open, &path.to_string_lossy().into(), 0, 0, source);
-        let files = Files::open(path, self.write, self.create, self.exclusive, self.direct).map_err(failed)?;
+        let mut files = Files::open(path, self.write, self.create, self.exclusive, self.direct).map_err(failed)?;
+        files.align.offset = files.align.offset.max(least);
         let files = Arc::new(files);
         let engine = Handle::start(files.clone(), self.engine, self.depth).map_err(failed)?;
         Ok(DirectFile { files, engine })
