@@ -1,6 +1,6 @@
-//! Installs what tests need besides Rust and a C compiler: Debian packages, and Azurite from the npm registry.
+//! Installs what tests need besides Rust and a C compiler, as Debian packages. Tools from npm (Azurite) the tests
+//! install themselves, once, into the folder that they are told of.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -32,10 +32,7 @@ const TOOLS: &[(&str, &str)] = &[
 /// Both halves of QEMU must be of one version, so they are installed together.
 const QEMU: [&str; 2] = ["qemu-img", "qemu-system-x86_64"];
 
-/// The newest Azurite that runs on Debian 12's Node.js.
-const AZURITE: &str = "azurite@3.35.0";
-
-/// Where tools from the npm registry lie; tests find it in `SLUICE_TEST_TOOLS`.
+/// Where tests keep tools from npm; they find it in `SLUICE_TEST_TOOLS`.
 pub fn dir() -> Result<PathBuf> {
     Ok(workspace::target_dir()?.join("test-tools"))
 }
@@ -62,27 +59,7 @@ pub fn install() -> Result<()> {
         install.extend(packages.iter().map(String::as_str));
         apt(&install)?;
     }
-    azurite()
-}
-
-fn azurite() -> Result<()> {
-    let dir = dir()?;
-    let stamp = dir.join("azurite.version");
-    if fs::read_to_string(&stamp).is_ok_and(|version| version == AZURITE) {
-        return Ok(());
-    }
-    fs::create_dir_all(&dir)?;
-    println!("installing {AZURITE} into {}", dir.display());
-    let status = Command::new("npm")
-        .args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"])
-        .args([dir.as_os_str(), AZURITE.as_ref()])
-        .stdin(Stdio::null())
-        .status()
-        .context("npm could not be started")?;
-    if !status.success() || !dir.join("node_modules/.bin/azurite-blob").exists() {
-        bail!("npm could not install {AZURITE}");
-    }
-    Ok(fs::write(stamp, AZURITE)?)
+    Ok(())
 }
 
 /// Whether a command is on the path or where Debian keeps a superuser's commands, or whether a file exists.
