@@ -218,6 +218,17 @@ fn the_form_is_what_the_format_says() {
 }
 
 #[test]
+fn a_chunk_is_plain_only_where_runs_take_more() {
+    // Singles with a gap of one take two bytes each: 4096 of them as many as the plain chunk, which then is not written.
+    let first_and_len = |singles| {
+        let bytes = SectorBitmap::from_extents((0..singles).map(|i| Extent::new(2 * i, 1))).encode();
+        (bytes[32], bytes.len() - 32)
+    };
+    assert_eq!(first_and_len(4096), (0, 8192));
+    assert_eq!(first_and_len(4097), (1, 8193));
+}
+
+#[test]
 fn what_is_not_canonical_is_refused() {
     let refused = |records: &[u8]| assert_eq!(decode_records(records, 1 << 20), Err(BitmapError::NotCanonical));
     refused(&[3 << 1, 0]); // an empty run
