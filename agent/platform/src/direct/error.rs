@@ -193,3 +193,41 @@ impl From<IoError> for io::Error {
         io::Error::new(kind, error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_errno_has_its_kind_and_advice() {
+        let device: Arc<str> = "/dev/sdx".into();
+        for (errno, kind, advice) in [
+            (libc::EIO, IoErrorKind::Medium, "SMART"),
+            (libc::ENODEV, IoErrorKind::Vanished, "the device is gone; attach it again"),
+            (libc::ENXIO, IoErrorKind::Vanished, "the device is gone; attach it again"),
+            (libc::ENOSPC, IoErrorKind::NoSpace, "free some space"),
+            (libc::EROFS, IoErrorKind::ReadOnly, "write protection"),
+            (libc::EACCES, IoErrorKind::NotPermitted, "run as root"),
+            (libc::EBUSY, IoErrorKind::Busy, "unmount it"),
+            (libc::EINVAL, IoErrorKind::Other, "dmesg"),
+        ] {
+            let error = IoError::new(IoOp::Read, &device, 1 << 20, 4096, io::Error::from_raw_os_error(errno));
+            assert_eq!((error.kind(), error.errno()), (kind, Some(errno)));
+            let text = error.to_string();
+            let place = "cannot read /dev/sdx at byte 1048576 for 4096 bytes (sectors 2048..2056): ";
+            assert!(text.starts_with(place) && text.contains(advice), "{text}");
+            let wrapped = io::Error::from(error);
+            assert_eq!(wrapped.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_failed_flush_advises_to_repeat_the_cycle() {
+        let error = IoError::new(IoOp::Sync, &"t.vhd".into(), 0, 0, io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(
+            error.to_string(),
+            "cannot flush t.vhd: Input/output error (os error 5); what was written since the last flush may be lost; \
+             see dmesg, then repeat the whole cycle"
+        );
+    }
+}

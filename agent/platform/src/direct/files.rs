@@ -64,12 +64,6 @@ pub(crate) enum Call {
         len: usize,
         offset: u64,
     },
-    /// Through the page cache, after dropping what it may hold of it.
-    TailRead {
-        to: *mut u8,
-        len: usize,
-        offset: u64,
-    },
     Sync,
     Fallocate {
         mode: i32,
@@ -131,9 +125,14 @@ impl Files {
         self.main.as_raw_fd()
     }
 
-    /// The size now, in bytes.
+    /// The size now, in bytes. A device counts in whole logical sectors: a rest behind the last one (a loop device with
+    /// 4096-byte sectors over a file of an odd size has such) is out of reach for the kernel itself.
     pub fn size(&self) -> io::Result<u64> {
-        if self.is_block { ioctl::size(&self.main) } else { Ok(self.main.metadata()?.len()) }
+        if !self.is_block {
+            return Ok(self.main.metadata()?.len());
+        }
+        let size = ioctl::size(&self.main)?;
+        Ok(size - size % u64::from(ioctl::logical_sector(&self.main)?.max(1)))
     }
 
     fn buffered(&self) -> io::Result<&File> {
@@ -160,12 +159,6 @@ impl Files {
             Call::Write { from, len, offset } => moved(unsafe { libc::pwrite(fd, from.cast(), len, signed(offset)?) }),
             // SAFETY: as for Write.
             Call::Tail { from, len, offset } => unsafe { self.tail_write(from, len, offset) },
-            Call::TailRead { to, len, offset } => {
-                let file = self.buffered()?;
-                forget_cached(file, offset, len);
-                // SAFETY: as for Read.
-                moved(unsafe { libc::pread(file.as_raw_fd(), to.cast(), len, signed(offset)?) })
-            }
             // SAFETY: no memory is passed, in this and the following calls.
             Call::Sync => done(unsafe { libc::fdatasync(fd) }),
             Call::Fallocate { mode, offset, len } => {

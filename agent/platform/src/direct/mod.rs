@@ -15,6 +15,7 @@ mod error;
 pub(crate) mod files;
 mod job;
 mod open;
+mod plan;
 mod pool;
 #[allow(unsafe_code)]
 mod ring;

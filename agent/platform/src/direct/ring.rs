@@ -22,7 +22,7 @@ macro_rules! entry {
             Call::Fallocate { mode, offset, len } => {
                 Some(opcode::Fallocate::new(fd, len).offset(offset).mode(mode).build())
             }
-            Call::Tail { .. } | Call::TailRead { .. } | Call::SetLen(_) | Call::Seek { .. } => None,
+            Call::Tail { .. } | Call::SetLen(_) | Call::Seek { .. } => None,
         }
     }};
 }
