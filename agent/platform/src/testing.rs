@@ -1,5 +1,6 @@
 //! Loop devices and mounts for the tests, undone when dropped. They touch nothing that they haven't made.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +14,23 @@ pub(crate) fn root(what: &str) -> bool {
     root
 }
 
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+/// Held while a process is started. A child has copies of all our descriptors until it executes its program, and so
+/// keeps open for a moment what we closed meanwhile: a test of exclusive opens holds this to have none such around.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Keeps the other tests from starting processes.
+pub(crate) fn no_children() -> MutexGuard<'static, ()> {
+    STARTING.lock()
+}
+
+fn output(command: &mut Command) -> std::io::Result<std::process::Output> {
+    let _starting = STARTING.lock();
+    command.output()
+}
+
+/// Runs a command, which must succeed, and answers with what it printed.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = output(command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -62,7 +78,7 @@ impl Loop {
 /// As `run`, but a test that has failed already isn't aborted by what fails after it.
 fn undo(command: &mut Command) {
     if std::thread::panicking() {
-        eprintln!("{command:?}: {:?}", command.output());
+        eprintln!("{command:?}: {:?}", output(command));
     } else {
         run(command);
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Loop, root};
+use crate::testing::{Loop, no_children, root, run};
 
 #[test]
 fn facts_of_a_file() {
@@ -99,8 +99,7 @@ fn same_storage_sees_through_btrfs() {
     let device = Loop::new(128 << 20, 512);
     let mount = device.mkfs_and_mount("btrfs");
     let subvolume = mount.at().join("subvolume");
-    let made = std::process::Command::new("btrfs").args(["subvolume", "create"]).arg(&subvolume).output();
-    assert!(made.expect("btrfs runs").status.success());
+    run(std::process::Command::new("btrfs").args(["subvolume", "create"]).arg(&subvolume));
     let found = same_storage(device.path(), subvolume.join("target")).expect("asked");
     assert_eq!(found, Some(SameStorage::TargetOnSource));
     assert!(DeviceFacts::of(device.path()).expect("asked").is_mounted_rw());
@@ -113,7 +112,10 @@ fn an_exclusive_open_refuses_a_mounted_device() {
     }
     let device = Loop::new(16 << 20, 512);
     let options = crate::OpenOptions::new().write(true).exclusive(true);
-    drop(options.open(device.path()).expect("nobody uses it"));
+    {
+        let _alone = no_children();
+        drop(options.open(device.path()).expect("nobody uses it"));
+    }
     let _mount = device.mkfs_and_mount("ext4");
     let error = options.open(device.path()).expect_err("mounted");
     assert_eq!(error.kind(), crate::IoErrorKind::Busy);

@@ -161,10 +161,11 @@ fn dropping_a_disk_waits_for_what_is_under_way_and_frees_it() {
         return;
     }
     let device = Loop::new(8 << 20, 512);
+    let _alone = crate::testing::no_children();
     for engine in ENGINES {
         let options = OpenOptions::new().write(true).exclusive(true).engine(engine);
-        for _ in 0..20 {
-            let disk = options.open(device.path()).expect("the last one let go of it");
+        for round in 0..20 {
+            let disk = options.open(device.path()).unwrap_or_else(|error| panic!("{engine:?} round {round}: {error}"));
             for i in 0..64 {
                 abandon(disk.write_at(i * 65536, AlignedBuf::zeroed(65536), 0..65536));
             }
