@@ -1,1 +1,12 @@
 //! The agent: tracks what changes on a machine's disks and ships it.
+
+pub mod capture;
+pub mod compare;
+pub mod disk;
+pub mod journal;
+pub mod protect;
+pub mod source;
+pub mod tracker;
+pub mod workers;
+
+pub use workers::Workers;

@@ -1,0 +1,259 @@
+//! Capturing a cycle: the planned sectors are read, sealed and shipped, block by block.
+//!
+//! Reading, encoding and uploading overlap; what lies between the stages is bounded by the pool of block buffers and by
+//! the number of segments under way. Blocks leave the encoders in order, so segments are cut in order; they may be
+//! stored in any order.
+
+mod encoders;
+mod upload;
+
+pub use encoders::{Encoded, Encoders};
+
+use crate::journal::{Journal, JournalError, Plan, Stored};
+use crate::source::{Source, SourceError};
+use crate::tracker::TrackerError;
+use crate::workers::Workers;
+use futures_util::stream::{self, StreamExt};
+use sluice_client::{AgentApi, ApiError};
+use sluice_platform::BufPool;
+use sluice_proto::env::Entropy;
+use sluice_proto::header::{Header, ObjectKind, Suite};
+use sluice_proto::keys::DataKey;
+use sluice_proto::segment::SegmentWriter;
+use sluice_proto::stream::Blocks;
+use sluice_proto::{BLOCK_BYTES, BlockNo, Digest, FormatError, SectorBitmap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use upload::Uploads;
+
+/// What a cycle's capture has done so far; read while it runs.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Bytes read from the source, those of comparisons included.
+    pub bytes_read: AtomicU64,
+    /// Bytes of segments sent.
+    pub bytes_sent: AtomicU64,
+    /// Bytes of the plan that are stored.
+    pub bytes_stored: AtomicU64,
+    /// Bytes of the plan.
+    pub bytes_planned: AtomicU64,
+    /// Bytes compared, and to be compared.
+    pub bytes_compared: AtomicU64,
+}
+
+/// How capturing is done.
+#[derive(Clone, Debug)]
+pub struct CaptureOptions {
+    /// How payloads are sealed.
+    pub suite: Suite,
+    /// zstd's level.
+    pub level: i32,
+    /// Segments that may be under way to the appliance at once.
+    pub uploads: usize,
+    /// Block buffers: what is read ahead, 1 MiB each.
+    pub buffers: usize,
+}
+
+impl Default for CaptureOptions {
+    fn default() -> Self {
+        Self { suite: Suite::Aes256Gcm, level: 1, uploads: 4, buffers: 8 }
+    }
+}
+
+/// Capturing stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The source can't be read: the cycle fails.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The appliance refuses or is away: the cycle may go on later.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The agent's own state can't be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The digests of the target can't be read.
+    #[error("the target's digests: {0}")]
+    Format(#[from] FormatError),
+    /// The tracker can't go on.
+    #[error(transparent)]
+    Tracker(#[from] TrackerError),
+}
+
+/// What capturing needs beside the journal.
+pub struct Capture {
+    /// The disk.
+    pub source: Arc<dyn Source>,
+    /// Where segments go.
+    pub api: Arc<dyn AgentApi>,
+    /// Where encoding runs.
+    pub workers: Workers,
+    /// Salts.
+    pub entropy: Arc<dyn Entropy>,
+    /// How.
+    pub options: CaptureOptions,
+    /// What is told of it while it runs.
+    pub counts: Arc<Counts>,
+    /// The block buffers.
+    pub pool: BufPool,
+}
+
+impl Capture {
+    /// Capture with buffers as `options` say.
+    pub fn new(
+        source: Arc<dyn Source>,
+        api: Arc<dyn AgentApi>,
+        workers: Workers,
+        entropy: Arc<dyn Entropy>,
+        options: CaptureOptions,
+    ) -> Self {
+        let pool = BufPool::new(options.buffers, BLOCK_BYTES as usize);
+        Self { source, api, workers, entropy, options, counts: Arc::default(), pool }
+    }
+
+    /// Ships every block of the journal's plan that is not stored yet. `each` sees what was read, block by block, with the
+    /// digests of its grains where `grains` asks for them.
+    ///
+    /// # Errors
+    /// [`CaptureError`]; what was stored until then is in the journal.
+    pub async fn ship(
+        &self,
+        journal: &mut Journal,
+        grains: bool,
+        mut each: impl FnMut(&Encoded) + Send,
+    ) -> Result<(), CaptureError> {
+        let Some((plan, bitmap)) = journal.plan().map(|(plan, bitmap)| (plan.clone(), bitmap.clone())) else {
+            return Ok(());
+        };
+        let have: Vec<(u64, u64)> =
+            journal.stored().values().map(|s| (s.first, s.first + s.cvs.len() as u64)).collect();
+        self.counts.bytes_planned.store(bitmap.count().bytes().0, Ordering::Relaxed);
+        let missing = Blocks::of(&bitmap).filter(move |(block, _)| !is_stored(&have, block.0));
+        let (key, header) = (journal.identity().data_key.key(), self.attempt(journal, &plan));
+        let encoders = Encoders::new(&key, &header, bitmap.count(), self.options.level).with_grains(grains);
+        let uploads = Uploads::new(self, &plan, &header);
+        self.run(journal, missing, encoders, &key, &header, uploads, &mut each).await
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn run(
+        &self,
+        journal: &mut Journal,
+        missing: impl Iterator<Item = (BlockNo, Vec<sluice_proto::Extent>)> + Send,
+        encoders: Encoders,
+        key: &DataKey,
+        header: &Header,
+        mut uploads: Uploads<'_>,
+        each: &mut (impl FnMut(&Encoded) + Send),
+    ) -> Result<(), CaptureError> {
+        let ahead = self.options.buffers.max(1);
+        let encoded =
+            stream::iter(missing).map(|(block, extents)| self.encode(&encoders, block, extents)).buffered(ahead);
+        let mut encoded = std::pin::pin!(encoded);
+        let mut open: Option<Open> = None;
+        while let Some(block) = encoded.next().await {
+            let block = block?;
+            each(&block);
+            let gap = open.as_ref().is_some_and(|o| o.writer.first().0 + o.writer.blocks() != block.block.block.0);
+            if gap && let Some(full) = open.take() {
+                uploads.push(full, journal).await?;
+            }
+            let segment = open.get_or_insert_with(|| Open::new(SegmentWriter::new(key, header, block.block.block)));
+            segment.push(&block);
+            encoders.give_back(block.block.bytes);
+            if segment.writer.is_full()
+                && let Some(full) = open.take()
+            {
+                uploads.push(full, journal).await?;
+            }
+        }
+        if let Some(last) = open.take() {
+            uploads.push(last, journal).await?;
+        }
+        uploads.finish(journal).await
+    }
+
+    /// Reads and encodes one block.
+    async fn encode(
+        &self,
+        encoders: &Encoders,
+        block: BlockNo,
+        extents: Vec<sluice_proto::Extent>,
+    ) -> Result<Encoded, CaptureError> {
+        let buf = self.pool.take().await;
+        let (buf, read) = self.source.read(&extents, buf).await;
+        read?;
+        self.counts.bytes_read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        let mut encoder = encoders.take();
+        let (encoder, encoded) = self
+            .workers
+            .run(move || {
+                let encoded = encoder.encode(block, extents, &buf);
+                (encoder, encoded)
+            })
+            .await;
+        encoders.put(encoder);
+        Ok(encoded)
+    }
+
+    /// The header of a new attempt: its salt was never used before.
+    fn attempt(&self, journal: &Journal, plan: &Plan) -> Header {
+        let mut salt = [0; 32];
+        self.entropy.fill(&mut salt);
+        let identity = journal.identity();
+        Header {
+            kind: ObjectKind::Segment,
+            suite: self.options.suite,
+            disk: identity.disk,
+            generation: identity.generation,
+            cycle: plan.cycle,
+            salt,
+            fields: [0; 3],
+        }
+    }
+}
+
+/// True where one of the ranges of blocks holds `block`.
+fn is_stored(have: &[(u64, u64)], block: u64) -> bool {
+    let behind = have.partition_point(|(first, _)| *first <= block);
+    behind > 0 && block < have[behind - 1].1
+}
+
+/// A segment that is being filled.
+struct Open {
+    writer: SegmentWriter,
+    cvs: Vec<sluice_proto::stream::BlockCv>,
+    plain_bytes: u64,
+}
+
+impl Open {
+    fn new(writer: SegmentWriter) -> Self {
+        Self { writer, cvs: Vec::new(), plain_bytes: 0 }
+    }
+
+    fn push(&mut self, block: &Encoded) {
+        self.writer.push(&block.block);
+        self.cvs.push(block.block.cv);
+        self.plain_bytes += block.plain_bytes;
+    }
+}
+
+/// The planned sectors that `stored` holds already, in bytes.
+pub fn stored_bytes(bitmap: &SectorBitmap, stored: &std::collections::BTreeMap<u64, Stored>) -> u64 {
+    let stream = bitmap.count().bytes().0;
+    stored
+        .values()
+        .map(|s| {
+            let from = s.first * BLOCK_BYTES;
+            (from + s.cvs.len() as u64 * BLOCK_BYTES).min(stream).saturating_sub(from)
+        })
+        .sum()
+}
+
+/// The salt of an attempt as the journal keeps it.
+fn salt_of(header: &Header) -> Digest {
+    Digest(header.salt)
+}
+
+#[cfg(test)]
+mod tests;

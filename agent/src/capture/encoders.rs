@@ -1,0 +1,95 @@
+//! A pool of block encoders, with their compression contexts and output buffers.
+
+use parking_lot::Mutex;
+use sluice_proto::digests::grain_digest;
+use sluice_proto::header::Header;
+use sluice_proto::keys::DataKey;
+use sluice_proto::segment::{BlockEncoder, EncodedBlock};
+use sluice_proto::{BlockNo, Digest, Extent, GRAIN_SECTORS, SectorCount};
+use std::sync::Arc;
+
+/// A block, encoded, and what was learnt of it on the way.
+pub struct Encoded {
+    /// The block.
+    pub block: EncodedBlock,
+    /// Bytes of its plaintext.
+    pub plain_bytes: u64,
+    /// The digests of its whole grains, where they were asked for.
+    pub grains: Vec<(u64, Digest)>,
+}
+
+/// One encoder, taken from the pool.
+pub struct Encoder {
+    inner: BlockEncoder,
+    spare: Vec<u8>,
+    with_grains: bool,
+}
+
+impl Encoder {
+    /// Encodes the block that `data` is the plaintext of.
+    pub fn encode(&mut self, block: BlockNo, extents: Vec<Extent>, data: &[u8]) -> Encoded {
+        let encoded = self.inner.encode(block, &extents, data, std::mem::take(&mut self.spare));
+        let grains = if self.with_grains { grains_of(&extents, data) } else { Vec::new() };
+        Encoded { block: encoded, plain_bytes: data.len() as u64, grains }
+    }
+}
+
+/// The digests of the grains in `extents`, which begin and end at grains but for the disk's end.
+fn grains_of(extents: &[Extent], mut data: &[u8]) -> Vec<(u64, Digest)> {
+    let mut grains = Vec::new();
+    for extent in extents {
+        let (mut bytes, rest) = data.split_at(extent.bytes().0 as usize);
+        data = rest;
+        let mut grain = extent.start.grain();
+        debug_assert_eq!(extent.start.0 % GRAIN_SECTORS, 0);
+        while !bytes.is_empty() {
+            let (one, more) = bytes.split_at(bytes.len().min(sluice_proto::GRAIN_BYTES as usize));
+            grains.push((grain, grain_digest(one)));
+            (bytes, grain) = (more, grain + 1);
+        }
+    }
+    grains
+}
+
+/// The pool.
+pub struct Encoders {
+    make: Box<dyn Fn() -> BlockEncoder + Send + Sync>,
+    idle: Mutex<Vec<Encoder>>,
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    with_grains: bool,
+}
+
+impl Encoders {
+    /// Encoders for one attempt at a cycle whose stream has `stream` sectors.
+    pub fn new(key: &DataKey, header: &Header, stream: SectorCount, level: i32) -> Self {
+        let (key, header) = (key.clone(), header.clone());
+        let make = Box::new(move || BlockEncoder::new(&key, &header, stream, level));
+        Self { make, idle: Mutex::default(), spare: Arc::default(), with_grains: false }
+    }
+
+    /// The same, telling the digests of whole grains too.
+    #[must_use]
+    pub fn with_grains(mut self, wanted: bool) -> Self {
+        self.with_grains = wanted;
+        self
+    }
+
+    /// An encoder that nobody uses.
+    pub fn take(&self) -> Encoder {
+        let spare = self.spare.lock().pop().unwrap_or_default();
+        match self.idle.lock().pop() {
+            Some(encoder) => Encoder { spare, ..encoder },
+            None => Encoder { inner: (self.make)(), spare, with_grains: self.with_grains },
+        }
+    }
+
+    /// Gives an encoder back.
+    pub fn put(&self, encoder: Encoder) {
+        self.idle.lock().push(encoder);
+    }
+
+    /// Gives an output buffer back, to be filled again.
+    pub fn give_back(&self, bytes: Vec<u8>) {
+        self.spare.lock().push(bytes);
+    }
+}

@@ -1,0 +1,143 @@
+//! Planning a cycle: which sectors, and how they are known.
+
+use super::DiskAgent;
+use crate::capture::CaptureError;
+use crate::compare::{self, RemoteReference};
+use crate::journal::Plan;
+use crate::tracker::Swap;
+use sluice_proto::SectorBitmap;
+use sluice_proto::cycle::{CycleKind, TrackerKind};
+use sluice_proto::wire::{OpenRequest, Start};
+use std::sync::atomic::Ordering;
+
+impl DiskAgent {
+    /// Begins the ordered cycle. When this returns, its plan is durable and the tracker has forgotten what it holds.
+    pub(super) async fn plan(&mut self, start: Start) -> Result<(), CaptureError> {
+        self.check_size().await?;
+        let counts = &self.capture.counts;
+        [&counts.bytes_read, &counts.bytes_sent, &counts.bytes_stored, &counts.bytes_planned, &counts.bytes_compared]
+            .into_iter()
+            .for_each(|count| count.store(0, Ordering::Relaxed));
+        let swap = self.tracker.swap()?;
+        match start.kind {
+            CycleKind::Initial => self.plan_all(start)?,
+            _ if self.must_compare(&start, &swap) => self.plan_differences(start, swap).await?,
+            _ => self.plan_dirty(start, swap)?,
+        }
+        self.committed = None;
+        Ok(())
+    }
+
+    /// True where the tracker's word does not suffice.
+    fn must_compare(&self, start: &Start, swap: &Swap) -> bool {
+        start.kind == CycleKind::Resync || swap.doubt.is_some() || self.journal.identity().doubt.is_some()
+    }
+
+    fn plan_all(&mut self, start: Start) -> Result<(), CaptureError> {
+        let disk = self.capture.source.size().sectors_ceil();
+        let plan = Plan::new(start.cycle, CycleKind::Initial, self.tracker.kind(), start.previous);
+        let plan = Plan { one_instant: true, ..plan };
+        if let Some(table) = &mut self.table {
+            table.begin(true)?;
+        }
+        self.journal.begin(plan, SectorBitmap::full(disk))?;
+        self.journal.update(|identity| identity.doubt = None)?;
+        Ok(self.tracker.release()?)
+    }
+
+    fn plan_dirty(&mut self, start: Start, swap: Swap) -> Result<(), CaptureError> {
+        let mut bitmap = swap.dirty;
+        bitmap.union_with(self.journal.carry());
+        bitmap.truncate(self.capture.source.size().sectors_ceil());
+        let plan = Plan::new(start.cycle, start.kind, self.tracker.kind(), start.previous);
+        self.journal.begin(Plan { one_instant: true, ..plan }, bitmap)?;
+        Ok(self.tracker.release()?)
+    }
+
+    async fn plan_differences(&mut self, start: Start, swap: Swap) -> Result<(), CaptureError> {
+        let disk = self.capture.source.size().sectors_ceil();
+        let scans = self.tracker.kind() == TrackerKind::Scan;
+        let known_doubt = self.journal.identity().doubt.clone();
+        let doubt = known_doubt.clone().or_else(|| swap.doubt.filter(|_| !scans).map(|d| d.to_string()));
+        // Safe before the tracker forgets: the doubt, and the sectors that it does know.
+        let mut dirty = swap.dirty;
+        dirty.truncate(disk);
+        self.journal.add_carry(&dirty)?;
+        if doubt.is_some() && known_doubt.is_none() {
+            self.journal.update(|identity| identity.doubt = doubt.clone())?;
+        }
+        self.tracker.release()?;
+        let kind = match start.kind {
+            CycleKind::Delta if !scans || doubt.is_some() => CycleKind::Resync,
+            kind => kind,
+        };
+        let local = scans && doubt.is_none() && start.kind != CycleKind::Resync;
+        let mut bitmap = match self.differences_by_table(&start, local).await? {
+            Some(bitmap) => bitmap,
+            None => self.differences_by_target(&start, kind, doubt.clone()).await?,
+        };
+        bitmap.union_with(self.journal.carry());
+        if scans {
+            bitmap = bitmap.round_to_grains(disk);
+        }
+        let plan = Plan::new(start.cycle, kind, self.tracker.kind(), start.previous);
+        self.journal.begin(Plan { doubt, ..plan }, bitmap)?;
+        self.journal.update(|identity| identity.doubt = None)?;
+        Ok(())
+    }
+
+    /// What differs from the scan tracker's own table, where that is the last verified cycle's.
+    async fn differences_by_table(
+        &mut self,
+        start: &Start,
+        allowed: bool,
+    ) -> Result<Option<SectorBitmap>, CaptureError> {
+        let (Some(table), Some(verified)) = (&mut self.table, start.previous) else { return Ok(None) };
+        if !allowed || !table.is_of(verified) {
+            table.begin(false)?;
+            table.lose();
+            return Ok(None);
+        }
+        match compare::differing(&self.capture, table, start.read_rate).await {
+            Ok(bitmap) => {
+                table.begin(false)?;
+                Ok(Some(bitmap))
+            }
+            Err(CaptureError::Journal(error)) => {
+                tracing::warn!(%error, "the table of digests can't be read; asking the hydrator");
+                table.lose();
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What differs from the target as the hydrator reads it now.
+    async fn differences_by_target(
+        &mut self,
+        start: &Start,
+        kind: CycleKind,
+        doubt: Option<String>,
+    ) -> Result<SectorBitmap, CaptureError> {
+        let identity = self.journal.identity();
+        let (disk, generation) = (identity.disk, identity.generation);
+        // Opened before the comparison, so that the hydrator knows of it and the operator sees it.
+        let request = OpenRequest {
+            generation,
+            kind,
+            tracker: self.tracker.kind(),
+            sectors: sluice_proto::SectorCount(0),
+            doubt,
+        };
+        self.api.open(disk, start.cycle, request).await?;
+        let mut reference = RemoteReference {
+            api: self.api.clone(),
+            disk,
+            cycle: start.cycle,
+            generation,
+            key: identity.data_key.key(),
+            sectors: self.capture.source.size().sectors_ceil(),
+        };
+        compare::differing(&self.capture, &mut reference, start.read_rate).await
+    }
+}

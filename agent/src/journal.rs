@@ -1,0 +1,250 @@
+//! What the agent must not forget: the disk's identity and keys, the cycle that runs, the sectors of those that failed.
+//!
+//! Nothing that the tracker gave is released there before it is safe here, and nothing is dropped here before the
+//! hydrator has proven it. Small records are replaced whole; stored segments are appended one by one.
+
+mod folder;
+mod record;
+
+pub use folder::FolderRecords;
+pub use record::{Identity, Plan, Stored};
+
+use sluice_proto::stream::BlockCv;
+use sluice_proto::wire::CycleRef;
+use sluice_proto::{CycleNo, SectorBitmap};
+use std::collections::BTreeMap;
+
+/// A record can't be kept or read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the agent's state: {0}")]
+pub struct JournalError(pub String);
+
+/// Durable records by name. What `save` and `append` have returned for survives a power cut.
+pub trait Records: Send {
+    /// The record, if there is one.
+    fn load(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError>;
+    /// Puts the record in the place of the old one, whole or not at all.
+    fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
+    /// Removes the record.
+    fn remove(&mut self, name: &str) -> Result<(), JournalError>;
+    /// All entries of a log, oldest first.
+    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError>;
+    /// Adds an entry to a log.
+    fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError>;
+}
+
+const IDENTITY: &str = "disk.json";
+const PLAN: &str = "plan.json";
+const PLAN_BITMAP: &str = "plan.bitmap";
+const CARRY: &str = "carry.bitmap";
+const SEGMENTS: &str = "segments.log";
+const MANIFEST: &str = "manifest";
+
+/// The journal of one disk.
+pub struct Journal {
+    records: Box<dyn Records>,
+    identity: Identity,
+    plan: Option<(Plan, SectorBitmap)>,
+    stored: BTreeMap<u64, Stored>,
+    carry: SectorBitmap,
+}
+
+impl Journal {
+    /// Opens the journal in `records`; `None` where the disk was never protected from here.
+    ///
+    /// # Errors
+    /// Records that can't be read, or that a newer agent wrote.
+    pub fn open(mut records: Box<dyn Records>) -> Result<Result<Self, Box<dyn Records>>, JournalError> {
+        let Some(bytes) = records.load(IDENTITY)? else { return Ok(Err(records)) };
+        let identity = Identity::decode(&bytes)?;
+        let disk = identity.size.sectors_ceil();
+        let bitmap = |records: &dyn Records, name| match records.load(name)? {
+            None => Ok(SectorBitmap::new()),
+            Some(bytes) => SectorBitmap::decode(&bytes, disk).map_err(|e| JournalError(format!("{name}: {e}"))),
+        };
+        let carry = bitmap(&*records, CARRY)?;
+        let plan = match records.load(PLAN)? {
+            None => None,
+            Some(bytes) => Some((Plan::decode(&bytes)?, bitmap(&*records, PLAN_BITMAP)?)),
+        };
+        let mut stored = BTreeMap::new();
+        if let Some((plan, _)) = &plan {
+            for entry in records.read_log(SEGMENTS)? {
+                let entry = Stored::decode(&entry)?;
+                if entry.cycle == plan.cycle {
+                    stored.insert(entry.first, entry);
+                }
+            }
+        }
+        let mut journal = Self { records, identity, plan, stored, carry };
+        if journal.plan.as_ref().is_some_and(|(plan, _)| plan.cycle <= journal.identity.settled) {
+            // Stopped between noting the proof and letting go of the plan.
+            journal.end_plan()?;
+        }
+        Ok(Ok(journal))
+    }
+
+    /// A new journal in `records`.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn create(mut records: Box<dyn Records>, identity: Identity) -> Result<Self, JournalError> {
+        for name in [PLAN, PLAN_BITMAP, CARRY, SEGMENTS, MANIFEST] {
+            records.remove(name)?;
+        }
+        records.save(IDENTITY, &identity.encode())?;
+        Ok(Self { records, identity, plan: None, stored: BTreeMap::new(), carry: SectorBitmap::new() })
+    }
+
+    /// The disk's identity.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Changes the identity; it is durable when this returns.
+    ///
+    /// # Errors
+    /// Records that can't be written; the change is not kept then.
+    pub fn update(&mut self, change: impl FnOnce(&mut Identity)) -> Result<(), JournalError> {
+        let mut identity = self.identity.clone();
+        change(&mut identity);
+        if identity != self.identity {
+            self.records.save(IDENTITY, &identity.encode())?;
+            self.identity = identity;
+        }
+        Ok(())
+    }
+
+    /// The cycle that runs, and its sectors.
+    pub fn plan(&self) -> Option<(&Plan, &SectorBitmap)> {
+        self.plan.as_ref().map(|(plan, bitmap)| (plan, bitmap))
+    }
+
+    /// Sectors of failed cycles, to go into the next.
+    pub fn carry(&self) -> &SectorBitmap {
+        &self.carry
+    }
+
+    /// Adds sectors that the tracker gave and no plan holds yet, so that the tracker may forget them.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn add_carry(&mut self, sectors: &SectorBitmap) -> Result<(), JournalError> {
+        if sectors.is_empty() {
+            return Ok(());
+        }
+        let mut carry = self.carry.clone();
+        carry.union_with(sectors);
+        self.records.save(CARRY, &carry.encode())?;
+        self.carry = carry;
+        Ok(())
+    }
+
+    /// Begins a cycle. `bitmap` holds all of [`Self::carry`], which is let go.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn begin(&mut self, plan: Plan, bitmap: SectorBitmap) -> Result<(), JournalError> {
+        self.records.remove(MANIFEST)?;
+        self.records.remove(SEGMENTS)?;
+        self.stored.clear();
+        // In this order: after a crash between any two, the sectors are in the carry, in the plan, or in both.
+        self.records.save(PLAN_BITMAP, &bitmap.encode())?;
+        self.records.save(PLAN, &plan.encode())?;
+        self.records.remove(CARRY)?;
+        self.carry = SectorBitmap::new();
+        self.plan = Some((plan, bitmap));
+        Ok(())
+    }
+
+    /// The segments of the running cycle that are stored, by first block.
+    pub fn stored(&self) -> &BTreeMap<u64, Stored> {
+        &self.stored
+    }
+
+    /// Notes that a segment is stored.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn note_stored(&mut self, segment: Stored) -> Result<(), JournalError> {
+        self.records.append(SEGMENTS, &segment.encode())?;
+        self.stored.insert(segment.first, segment);
+        Ok(())
+    }
+
+    /// Forgets segments that the appliance no longer has.
+    pub fn keep_stored(&mut self, keep: impl Fn(&Stored) -> bool) {
+        self.stored.retain(|_, segment| keep(segment));
+    }
+
+    /// The chaining values of the stored segments' blocks, in order. They must cover the stream.
+    pub fn block_cvs(&self) -> impl Iterator<Item = BlockCv> + '_ {
+        self.stored.values().flat_map(|segment| segment.cvs.iter().copied())
+    }
+
+    /// The manifest that was made for the running cycle: made once, as its nonce may be used once.
+    ///
+    /// # Errors
+    /// Records that can't be read.
+    pub fn manifest(&self) -> Result<Option<Vec<u8>>, JournalError> {
+        self.records.load(MANIFEST)
+    }
+
+    /// Keeps the manifest before it is sent.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn save_manifest(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
+        self.records.save(MANIFEST, bytes)
+    }
+
+    /// The running cycle is proven: its sectors are let go.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn verified(&mut self, verified: CycleRef) -> Result<(), JournalError> {
+        self.update(|identity| {
+            identity.verified = Some(verified);
+            identity.settled = verified.cycle;
+        })?;
+        self.end_plan()
+    }
+
+    /// The running cycle failed: its sectors go into the next.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn failed(&mut self, cycle: CycleNo) -> Result<(), JournalError> {
+        if let Some((_, bitmap)) = self.plan.clone() {
+            self.add_carry(&bitmap)?;
+            self.end_plan()?;
+        }
+        self.settle(cycle)
+    }
+
+    /// Notes that the verdict on `cycle` has been dealt with.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn settle(&mut self, cycle: CycleNo) -> Result<(), JournalError> {
+        self.update(|identity| identity.settled = identity.settled.max(cycle))
+    }
+
+    fn end_plan(&mut self) -> Result<(), JournalError> {
+        self.records.remove(PLAN)?;
+        self.records.remove(PLAN_BITMAP)?;
+        self.records.remove(SEGMENTS)?;
+        self.records.remove(MANIFEST)?;
+        self.plan = None;
+        self.stored.clear();
+        Ok(())
+    }
+
+    /// The records, for what else belongs to the disk.
+    pub fn records(&mut self) -> &mut dyn Records {
+        &mut *self.records
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! Records as files in a folder.
+
+use super::{JournalError, Records};
+use sluice_platform::append_log::AppendLog;
+use sluice_platform::durable;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// No record is larger than this: the bitmap of a 64 TiB disk in tatters.
+const RECORD_BYTES_MAX: u64 = 2 << 30;
+
+/// A folder of records, readable by its owner alone.
+pub struct FolderRecords {
+    folder: PathBuf,
+    logs: BTreeMap<String, AppendLog>,
+}
+
+impl FolderRecords {
+    /// The records in `folder`, which is made if need be.
+    ///
+    /// # Errors
+    /// A folder that can't be made.
+    pub fn open(folder: &Path) -> Result<Self, JournalError> {
+        durable::create_folder(folder).map_err(failed)?;
+        Ok(Self { folder: folder.to_path_buf(), logs: BTreeMap::new() })
+    }
+
+    fn log(&mut self, name: &str) -> Result<&mut AppendLog, JournalError> {
+        if !self.logs.contains_key(name) {
+            let (log, _) = AppendLog::open(&self.folder.join(name)).map_err(failed)?;
+            self.logs.insert(name.to_owned(), log);
+        }
+        self.logs.get_mut(name).ok_or_else(|| JournalError(format!("{name}: not open")))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> JournalError {
+    JournalError(error.to_string())
+}
+
+impl Records for FolderRecords {
+    fn load(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        durable::read_file_if_exists(&self.folder.join(name), RECORD_BYTES_MAX).map_err(failed)
+    }
+
+    fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        durable::write_file(&self.folder.join(name), bytes, durable::Access::Owner).map_err(failed)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), JournalError> {
+        self.logs.remove(name);
+        match durable::remove_file(&self.folder.join(name)) {
+            Err(error) if error.io_kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
+        self.logs.remove(name);
+        let (log, found) = AppendLog::open(&self.folder.join(name)).map_err(failed)?;
+        self.logs.insert(name.to_owned(), log);
+        Ok(found.records)
+    }
+
+    fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {
+        let log = self.log(name)?;
+        log.append(entry).map_err(failed)?;
+        log.sync().map_err(failed)
+    }
+}

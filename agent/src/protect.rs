@@ -1,0 +1,200 @@
+//! Putting a disk under protection: source, tracker, journal and keys, made ready for [`DiskAgent`].
+
+use crate::capture::{Capture, CaptureOptions, Counts};
+use crate::compare::LocalTable;
+use crate::disk::{DiskAgent, DiskError};
+use crate::journal::{FolderRecords, Identity, Journal, JournalError};
+use crate::source::{DeviceSource, Rest, Source, SourceError};
+use crate::tracker::ebpf::EbpfTracker;
+use crate::tracker::scan::ScanTracker;
+use crate::tracker::{Doubt, Tracker, TrackerError};
+use crate::workers::Workers;
+use sluice_client::AgentApi;
+use sluice_platform::device::{DeviceFacts, DeviceKind};
+use sluice_platform::lease::ReadLease;
+use sluice_platform::{DirectFile, lock::LockError, lock::StateLock};
+use sluice_proto::cycle::TrackerKind;
+use sluice_proto::env::Entropy;
+use sluice_proto::keys::{DataKey, KeyEnvelope, SigningKey};
+use sluice_proto::{ByteCount, DISK_SECTORS_MAX, DiskId, FormatError, Generation};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Which tracker is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrackerChoice {
+    /// `ebpf` where it can be had, else `scan`.
+    #[default]
+    Auto,
+    /// This one or none.
+    Only(TrackerKind),
+}
+
+/// What is to be protected, and how.
+#[derive(Clone, Debug)]
+pub struct Protection {
+    /// The block device or image file.
+    pub source: PathBuf,
+    /// What people call it; the path where none is given.
+    pub name: Option<String>,
+    /// The folder for the journal.
+    pub state: PathBuf,
+    /// Which tracker.
+    pub tracker: TrackerChoice,
+    /// The folder on a BPF file system under which trackers are pinned.
+    pub pins: PathBuf,
+    /// The hydrator's public key.
+    pub hydrator: Vec<u8>,
+    /// How cycles are captured.
+    pub capture: CaptureOptions,
+}
+
+/// A disk can't be protected.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtectError {
+    /// The source can't be opened or is none that can be protected.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The tracker that was asked for can't be had.
+    #[error(transparent)]
+    Tracker(#[from] TrackerError),
+    /// The state can't be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Another agent protects it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The hydrator's public key is none.
+    #[error("the hydrator's public key: {0}")]
+    Key(#[from] FormatError),
+    /// The source is not what the journal knows.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// A disk that is ready to be protected.
+pub struct Protected {
+    /// Its owner, to be run.
+    pub agent: DiskAgent,
+    /// The disk.
+    pub disk: DiskId,
+    /// Its size.
+    pub size: ByteCount,
+    /// The tracker that was chosen.
+    pub tracker: TrackerKind,
+    /// What the choice of the tracker means for the operator, where it means something.
+    pub remark: Option<String>,
+    /// What it does, while it does it.
+    pub counts: Arc<Counts>,
+    /// Held as long as the agent runs.
+    pub lock: StateLock,
+}
+
+impl Protection {
+    /// Opens source, journal and tracker.
+    ///
+    /// # Errors
+    /// [`ProtectError`].
+    pub fn start(
+        &self,
+        api: Arc<dyn AgentApi>,
+        workers: Workers,
+        entropy: Arc<dyn Entropy>,
+        signer: &SigningKey,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Protected, ProtectError> {
+        let facts = facts_of(&self.source)?;
+        sluice_platform::durable::create_folder(&self.state).map_err(|e| JournalError(e.to_string()))?;
+        let lock = StateLock::take(&self.state)?;
+        let journal = self.journal(&facts, &*entropy, signer)?;
+        let (disk, expect) = (journal.identity().disk, journal.identity().epoch);
+        let wants_lease = self.tracker == TrackerChoice::Only(TrackerKind::Scan) || facts.kind == DeviceKind::File;
+        let (tracker, doubt, remark) = self.tracker(&facts, disk, expect, &*entropy)?;
+        let source: Arc<dyn Source> = Arc::new(self.open(&facts, wants_lease)?);
+        let capture = Capture::new(source.clone(), api, workers, entropy, self.capture.clone());
+        let (counts, kind) = (capture.counts.clone(), tracker.kind());
+        let table = match kind {
+            TrackerKind::Scan => {
+                let records = FolderRecords::open(&self.state.join("digests"))?;
+                Some(LocalTable::new(Box::new(records), source.size().sectors_ceil()))
+            }
+            TrackerKind::Ebpf => None,
+        };
+        let size = source.size();
+        let agent = DiskAgent::new(capture, tracker, doubt, journal, table, stop)?;
+        Ok(Protected { agent, disk, size, tracker: kind, remark, counts, lock })
+    }
+
+    /// The disk's journal: the one that is there, or a new disk's.
+    fn journal(
+        &self,
+        facts: &DeviceFacts,
+        entropy: &dyn Entropy,
+        signer: &SigningKey,
+    ) -> Result<Journal, ProtectError> {
+        let records = Box::new(FolderRecords::open(&self.state)?);
+        match Journal::open(records)? {
+            Ok(journal) => Ok(journal),
+            Err(records) => {
+                let (mut id, mut key) = ([0; 16], [0; 32]);
+                entropy.fill(&mut id);
+                entropy.fill(&mut key);
+                let (disk, key) = (DiskId(id), DataKey::new(key));
+                let envelope = KeyEnvelope::wrap(&key, disk, Generation(1), &self.hydrator, signer)?;
+                Ok(Journal::create(records, Identity::new(disk, facts.size, &key, envelope))?)
+            }
+        }
+    }
+
+    fn open(&self, facts: &DeviceFacts, wants_lease: bool) -> Result<DeviceSource, SourceError> {
+        let file = DirectFile::open(&self.source).map_err(|e| SourceError::read(e.to_string()))?;
+        let rest = match facts.kind {
+            DeviceKind::File if wants_lease => ReadLease::on(file.file()).map_or(Rest::Unknown, Rest::Lease),
+            DeviceKind::File => Rest::Unknown,
+            _ if facts.read_only => Rest::ReadOnly,
+            _ => Rest::Unknown,
+        };
+        let name = self.name.clone().unwrap_or_else(|| self.source.display().to_string());
+        DeviceSource::new(file, name, facts.logical_sector, rest)
+    }
+
+    /// The tracker that was asked for, or the best that can be had.
+    fn tracker(
+        &self,
+        facts: &DeviceFacts,
+        disk: DiskId,
+        expect: Option<crate::tracker::TrackingEpoch>,
+        entropy: &dyn Entropy,
+    ) -> Result<(Box<dyn Tracker>, Option<Doubt>, Option<String>), ProtectError> {
+        let scan = |remark: String| Ok((Box::new(ScanTracker) as Box<dyn Tracker>, None, Some(remark)));
+        let mounted = match facts.is_mounted_rw() {
+            true => "; it is mounted read-write, so images are `fuzzy` until it is at rest",
+            false => "",
+        };
+        if self.tracker == TrackerChoice::Only(TrackerKind::Scan) {
+            return scan(format!("{}: tracked by scanning{mounted}", facts.name));
+        }
+        let expect = expect.filter(|epoch| epoch.run != [0; 16]);
+        match EbpfTracker::attach(&self.source, &self.pins.join(disk.to_string()), expect, entropy) {
+            Ok(attached) => Ok((Box::new(attached.tracker), attached.doubt, None)),
+            Err(error) if self.tracker == TrackerChoice::Auto => {
+                scan(format!("{}: tracked by scanning, as ebpf can't be had: {error}{mounted}", facts.name))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The facts of a source, or why it can't be one.
+fn facts_of(path: &Path) -> Result<DeviceFacts, SourceError> {
+    let facts = DeviceFacts::of(path).map_err(|e| SourceError::read(e.to_string()))?;
+    if facts.size.sectors_ceil().0 > DISK_SECTORS_MAX {
+        return Err(SourceError::read(format!(
+            "{}: {} bytes; a disk may have 64 TiB at most: protect its partitions one by one",
+            path.display(),
+            facts.size
+        )));
+    }
+    Ok(facts)
+}
