@@ -1,11 +1,10 @@
 //! `cargo xtask check`: formatting, lints, tidy and deny.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{deny, tidy};
+use crate::{deny, tidy, workspace};
 
 /// Says whether all is well.
 type Check = fn() -> Result<bool>;
@@ -59,5 +58,5 @@ fn clippy() -> Result<bool> {
 }
 
 fn cargo(args: &[&str]) -> Result<bool> {
-    Ok(Command::new("cargo").args(args).status().context("cargo could not be started")?.success())
+    Ok(workspace::cargo().args(args).status().context("cargo could not be started")?.success())
 }

@@ -1,7 +1,5 @@
 //! Chores that are programs of their own: xtask builds and runs them, and passes arguments on.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
@@ -20,7 +18,7 @@ pub fn run(package: &str, args: &[String]) -> Result<bool> {
     if !workspace::members()?.iter().any(|member| member.name == package) {
         bail!("this tree has no package `{package}`");
     }
-    let status = Command::new("cargo")
+    let status = workspace::cargo()
         .args(["run", "--quiet", "--release", "--locked", "--package", package, "--"])
         .args(args)
         .status()

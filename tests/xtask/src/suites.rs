@@ -79,7 +79,7 @@ impl Suite {
     }
 
     fn command(&self, members: &[String]) -> Command {
-        let mut command = Command::new("cargo");
+        let mut command = workspace::cargo();
         command.args(self.cargo);
         match self.package {
             Some(package) => command.args(["--package", package]),

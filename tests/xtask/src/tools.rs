@@ -45,8 +45,8 @@ pub fn install() -> Result<()> {
     let qemu_missing = !QEMU.into_iter().all(present);
     if !missing.is_empty() || qemu_missing {
         if !nix::unistd::geteuid().is_root() {
-            let qemu = if qemu_missing { " qemu-utils qemu-system-x86" } else { "" };
-            bail!("tests need more than is installed: sudo apt-get install {}{qemu}", missing.join(" "));
+            missing.extend(["qemu-utils", "qemu-system-x86"].iter().filter(|_| qemu_missing));
+            bail!("tests need more than is installed: sudo apt-get install {}", missing.join(" "));
         }
         apt(&["update"])?;
         let mut packages: Vec<String> = missing.iter().map(|package| (*package).to_owned()).collect();
@@ -80,7 +80,7 @@ fn candidate(package: &str) -> Result<String> {
 fn apt(args: &[&str]) -> Result<()> {
     println!("apt-get {}", args.join(" "));
     let status = Command::new("apt-get")
-        .arg("--quiet=2")
+        .args(["--quiet=2", "--option=DPkg::Lock::Timeout=300"])
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())

@@ -25,13 +25,26 @@ const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// `cargo metadata` of the members alone, or with everything they stand on.
 pub fn metadata(with_dependencies: bool) -> Result<Value> {
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command.args(["metadata", "--format-version", "1", "--locked"]);
     match with_dependencies {
         true => command.args(["--filter-platform", PLATFORM]),
         false => command.arg("--no-deps"),
     };
     Ok(serde_json::from_slice(&output(&mut command)?)?)
+}
+
+/// A cargo that doesn't see what `cargo run` told us of ourselves: build scripts that look at those variables would run
+/// again, and all that stands on them be rebuilt, each time that xtask and cargo take turns.
+pub fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        if about_us.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// One member of the workspace.
