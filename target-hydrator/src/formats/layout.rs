@@ -161,7 +161,9 @@ impl NewTable {
             }
             Self::VhdxFull { offset, geometry, data_start } => {
                 let entries = Self::CHUNK / 8;
-                let bytes = geometry.full_entries(number * entries, entries, *data_start);
+                let mut bytes = geometry.full_entries(number * entries, entries, *data_start);
+                // Whole sectors are written; the rest of the table's region is zero anyway.
+                bytes.resize(bytes.len().next_multiple_of(SECTOR_BYTES as usize), 0);
                 (!bytes.is_empty()).then_some((offset + from, bytes))
             }
         }

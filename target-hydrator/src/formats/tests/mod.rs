@@ -1,7 +1,10 @@
 //! Tests of the formats, against a plain model, QEMU and independent readers.
 
+mod crash;
 mod disk;
-
+mod export;
+mod hostile;
+mod in_place;
 mod layout;
 
 use super::{Format, Layout, run_steps};

@@ -1,0 +1,186 @@
+//! Hostile bytes: no panic, no memory by what a field claims, no block where it must not be.
+
+use super::super::{Format, LiveImage, open, open_as};
+use super::disk::MemDisk;
+use super::in_place::{Batch, open_live};
+use super::*;
+use proptest::prelude::*;
+use sluice_proto::Extent;
+use std::sync::OnceLock;
+
+/// Images of all formats with data in them, and dynamic VHDXs whose logs are full.
+fn samples() -> &'static [(Format, Vec<u8>)] {
+    static SAMPLES: OnceLock<Vec<(Format, Vec<u8>)>> = OnceLock::new();
+    SAMPLES.get_or_init(|| {
+        let clean = Format::ALL.into_iter().map(|format| (format, sample(format, usize::MAX)));
+        // Step by step through a batch: somewhere on the way the header names the log.
+        let dirty = (8..20).map(|steps| (Format::VhdxDynamic, sample(Format::VhdxDynamic, steps)));
+        clean.chain(dirty).collect()
+    })
+}
+
+fn sample(format: Format, steps_max: usize) -> Vec<u8> {
+    let ids = TestIds::new(20);
+    let mut file = MemDisk::default();
+    run_steps(&mut file, new_layout(format, 8 * MIB).steps()).expect("layout");
+    let size = file.len();
+    let mut live = open_live(format, &mut file, size, &ids);
+    let batch = Batch::random(&ids, 8 * MIB / 512, 4, 100);
+    let steps = batch.steps(&file, &mut live, &ids);
+    run_steps(&mut file, steps.into_iter().take(steps_max)).expect("steps");
+    let mut bytes = vec![0; file.len() as usize];
+    super::super::ReadAt::read_at(&file, 0, &mut bytes).expect("reads");
+    bytes
+}
+
+/// Does with an image all that can be done with it; an error is fine.
+fn use_it(bytes: &[u8]) {
+    let ids = TestIds::new(21);
+    let size = ByteCount(bytes.len() as u64);
+    let mut images = vec![open(&bytes, size)];
+    images.extend(Format::ALL.map(|format| open_as(format, &bytes, size)));
+    for image in images.into_iter().flatten() {
+        let sectors = image.virtual_size.sectors_ceil().0;
+        let len = sectors.min(64);
+        let mut buf = vec![0; len as usize * 512];
+        for start in [0, sectors / 2, sectors - len] {
+            let disk = Extent::new(start.min(sectors - len), len);
+            let _ = image.read(&bytes, disk, &mut buf);
+            for range in image.resolve_read(&bytes, disk).into_iter().flatten() {
+                let end = range.file_offset.map(|at| at + range.disk.bytes().0);
+                // The last sector of a raw image may be partial; a log may make the file longer than it is.
+                assert!(end.is_none_or(|end| end <= (80 << 40) + 512), "a range at {end:?}");
+            }
+        }
+        let (mut live, _) = LiveImage::new(image, &ids);
+        let _ = live.resolve_write(&bytes, Extent::new(0, len));
+        live.steps_before_data(&ids);
+        live.steps_after_data(&ids);
+    }
+}
+
+/// Where metadata is in the samples: the first 4 MiB and the last sectors.
+fn place(len: usize) -> impl Strategy<Value = usize> {
+    let within = move |at: usize| at % len;
+    prop_oneof![
+        (0_usize..2048).prop_map(within),
+        (0_usize..512).prop_map(move |at| (len - 1).saturating_sub(at)),
+        (64_usize << 10..(64 << 10) + 128).prop_map(within),
+        (128_usize << 10..(128 << 10) + 128).prop_map(within),
+        (192_usize << 10..(192 << 10) + 128).prop_map(within),
+        (1_usize << 20..(1 << 20) + 8192).prop_map(within),
+        (2_usize << 20..(2 << 20) + 256).prop_map(within),
+        ((2_usize << 20) + 65536..(2 << 20) + 65536 + 64).prop_map(within),
+        (3_usize << 20..(3 << 20) + 128).prop_map(within),
+        0..len,
+    ]
+}
+
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    (0..samples().len()).prop_flat_map(|i| {
+        let sample = &samples()[i].1;
+        let len = sample.len();
+        let flips = prop::collection::vec((place(len), any::<u8>()), 0..8);
+        let cut = prop_oneof![3 => Just(len), 1 => 0..=len, 1 => 0_usize..5000];
+        (flips, cut, any::<bool>()).prop_map(|(flips, cut, mend)| {
+            let mut bytes = sample.clone();
+            for (at, byte) in flips {
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut);
+            if mend {
+                mend_checksums(&mut bytes);
+            }
+            bytes
+        })
+    })
+}
+
+/// Makes the checksums right again, so that the fields behind them are looked at.
+fn mend_checksums(bytes: &mut [u8]) {
+    let len = bytes.len();
+    for at in [Some(0), len.checked_sub(512)].into_iter().flatten().filter(|at| at + 512 <= len) {
+        mend_vhd(&mut bytes[at..at + 512], 64);
+    }
+    if len >= 1536 {
+        mend_vhd(&mut bytes[512..1536], 36);
+    }
+    for (at, size) in [(64 << 10, 4096), (128 << 10, 4096), (192 << 10, 65536), (256 << 10, 65536), (1 << 20, 8192)] {
+        let Some(part) = bytes.get_mut(at..at + size) else { continue };
+        part[4..8].fill(0);
+        let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part) as u32;
+        part[4..8].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+fn mend_vhd(part: &mut [u8], at: usize) {
+    part[at..at + 4].fill(0);
+    let sum = part.iter().fold(0_u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+    part[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changed_and_cut_images_never_panic(bytes in mutated()) {
+        use_it(&bytes);
+    }
+
+    #[test]
+    fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+        use_it(&bytes);
+    }
+}
+
+#[test]
+fn the_samples_open_and_some_have_full_logs() {
+    let dirty = samples().iter().filter(|(format, bytes)| {
+        let image = open_as(*format, &&bytes[..], ByteCount(bytes.len() as u64)).expect("opens");
+        image.findings.iter().any(|finding| finding.text.contains("its log holds"))
+    });
+    assert!(dirty.count() >= 2);
+}
+
+#[test]
+fn every_single_bit_of_the_vhd_footer_and_the_vhdx_headers_counts() {
+    for (format, bytes) in &samples()[..5] {
+        let size = ByteCount(bytes.len() as u64);
+        let all = bytes.len();
+        let places: Vec<_> = match format {
+            Format::Vhd => (all - 512..all).collect(),
+            Format::VhdDynamic => (512..1536).collect(),
+            Format::Vhdx | Format::VhdxDynamic => (0..8).collect(),
+            Format::Raw => continue,
+        };
+        for at in places {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << (at % 8);
+            assert!(open_as(*format, &&bytes[..], size).is_err(), "{format}: byte {at} was changed unnoticed");
+        }
+    }
+}
+
+#[test]
+fn blocks_that_overlap_or_lie_on_metadata_are_refused() {
+    let table_entry = |format| if format == Format::VhdDynamic { 1536 } else { 3 << 20 };
+    for format in [Format::VhdDynamic, Format::VhdxDynamic] {
+        let (_, good) = samples().iter().find(|(f, _)| *f == format).expect("a sample");
+        let size = ByteCount(good.len() as u64);
+        let (entry, width) = (table_entry(format), if format == Format::VhdDynamic { 4 } else { 8 });
+        let present: Vec<usize> = (0..4)
+            .map(|i| entry + i * width)
+            .filter(|at| good[*at..at + width].iter().any(|b| ![0, 0xff].contains(b)))
+            .collect();
+        let mut twice = good.clone();
+        twice.copy_within(present[0]..present[0] + width, present[1]);
+        let error = open_as(format, &&twice[..], size).expect_err("two blocks in one place");
+        assert!(error.to_string().contains("share") || error.to_string().contains("other data"), "{error}");
+
+        let mut on_header = good.clone();
+        let word: &[u8] = if width == 4 { &[0, 0, 0, 1] } else { &[6, 0, 0x10, 0, 0, 0, 0, 0] };
+        on_header[present[0]..present[0] + width].copy_from_slice(word);
+        let error = open_as(format, &&on_header[..], size).expect_err("a block on the metadata");
+        assert!(error.to_string().contains("metadata") || error.to_string().contains("other data"), "{error}");
+    }
+}
