@@ -8,8 +8,13 @@ use serde_json::Value;
 
 /// The folder of the workspace's `Cargo.toml`, two above this package.
 pub fn root() -> Result<PathBuf> {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().nth(2).map(Path::to_path_buf).context("xtask does not lie two folders below the root")
+    // What cargo says now comes before what it said at the build: two clones may share a target folder.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package)
+        .ancestors()
+        .nth(2)
+        .map(Path::to_path_buf)
+        .context("xtask does not lie two folders below the root")
 }
 
 /// Where cargo puts what it builds; image and tool caches lie there too.
