@@ -109,6 +109,8 @@ impl AppendLog {
             log.file.set_len(scan.end).map_err(FileError::of("cut the torn tail of", path))?;
         }
         log.sync()?;
+        // Its maker may have been killed just before this.
+        log.sync_name()?;
         Ok((log, Recovered { records: scan.records, cut_bytes }))
     }
 
@@ -198,8 +200,12 @@ impl AppendLog {
             return Err(FileError::of("empty", &self.path)(error).into());
         }
         (self.end, self.durable) = (HEADER_BYTES, HEADER_BYTES);
-        sync_folder(self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        Ok(())
+        self.sync_name()
+    }
+
+    fn sync_name(&self) -> Result<(), LogError> {
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty());
+        Ok(sync_folder(folder.unwrap_or(Path::new(".")))?)
     }
 
     fn check_usable(&self) -> Result<(), LogError> {

@@ -17,17 +17,17 @@ pub enum Access {
 
 /// A small file could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {op} {}: {source}", path.display())]
+#[error("cannot {op} {}: {error}", path.display())]
 pub struct FileError {
     op: &'static str,
     path: PathBuf,
-    source: io::Error,
+    error: io::Error,
 }
 
 impl FileError {
     pub(crate) fn of(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self { op, path, source }
+        move |error| Self { op, path, error }
     }
     /// The file.
     pub fn path(&self) -> &Path {
@@ -35,7 +35,7 @@ impl FileError {
     }
     /// What kind of error the system gave.
     pub fn io_kind(&self) -> io::ErrorKind {
-        self.source.kind()
+        self.error.kind()
     }
 }
 

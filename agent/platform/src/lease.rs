@@ -51,12 +51,12 @@ pub enum LeaseError {
         path: PathBuf,
     },
     /// The file system or this user can't have leases, or the file can't be opened.
-    #[error("no proof that nobody writes to {}: {source}", path.display())]
+    #[error("no proof that nobody writes to {}: {error}", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -67,17 +67,18 @@ impl ReadLease {
         File::open(path).and_then(Self::start).map_err(|error| Self::error(path, error))
     }
 
-    /// Takes a lease on the very file that is open here, whatever its path now leads to.
+    /// Takes a lease on the very file that is open here, whatever its path now leads to. Where it is open for writing,
+    /// that is a writer like any other.
     pub fn on(file: &File) -> Result<Self, LeaseError> {
         // A descriptor opened anew, as a lease belongs to the open file and ours would go with that file's own.
         Self::take(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
-    fn error(path: &Path, source: io::Error) -> LeaseError {
+    fn error(path: &Path, error: io::Error) -> LeaseError {
         let path = path.to_path_buf();
-        match source.raw_os_error() {
+        match error.raw_os_error() {
             Some(libc::EAGAIN) => LeaseError::Writers { path },
-            _ => LeaseError::Unsupported { path, source },
+            _ => LeaseError::Unsupported { path, error },
         }
     }
 

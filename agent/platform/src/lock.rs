@@ -28,19 +28,19 @@ pub enum LockError {
         holder: String,
     },
     /// The lock file can't be opened or locked.
-    #[error("cannot lock {}: {source}", folder.display())]
+    #[error("cannot lock {}: {error}", folder.display())]
     Io {
         /// The folder.
         folder: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
 impl StateLock {
     /// Locks the folder, which must exist. Never waits.
     pub fn take(folder: &Path) -> Result<Self, LockError> {
-        let failed = |source| LockError::Io { folder: folder.to_path_buf(), source };
+        let failed = |error| LockError::Io { folder: folder.to_path_buf(), error };
         let path = folder.join(NAME);
         let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let mut file = match Flock::lock(open.map_err(failed)?, FlockArg::LockExclusiveNonblock) {

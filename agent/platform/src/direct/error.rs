@@ -57,6 +57,10 @@ pub enum IoErrorKind {
     NoSpace,
     /// The range ends behind the end of the disk: it shrank, or the caller is wrong.
     PastEnd,
+    /// The file system can't hold a file of this size.
+    TooLarge,
+    /// It is neither a block device nor a regular file.
+    NotADisk,
     /// Writing is not allowed.
     ReadOnly,
     /// The path does not exist.
@@ -86,9 +90,11 @@ impl IoErrorKind {
             Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
             Some(libc::EBUSY | libc::ETXTBSY) => Self::Busy,
             Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => Self::Unsupported,
-            Some(libc::EFBIG) => Self::PastEnd,
+            Some(libc::EFBIG) => Self::TooLarge,
+            Some(libc::EISDIR) => Self::NotADisk,
             Some(_) => Self::Other,
             None if source.kind() == io::ErrorKind::UnexpectedEof => Self::PastEnd,
+            None if source.kind() == io::ErrorKind::Unsupported => Self::NotADisk,
             None if source.kind() == io::ErrorKind::BrokenPipe => Self::Stopped,
             None if source.kind() == io::ErrorKind::PermissionDenied => Self::ReadOnly,
             None => Self::Other,
@@ -105,6 +111,10 @@ impl IoErrorKind {
             (Self::NoSpace, _) => "free some space there, or move it to a larger disk; the work goes on from here then",
             (Self::PastEnd, IoOp::Write | IoOp::Zero) => "the target is smaller than the data; make it larger",
             (Self::PastEnd, _) => "it is smaller than expected; if it was shrunk, it has to be protected anew",
+            (Self::TooLarge, _) => {
+                "the file system can't hold a file that large; put it on another one, xfs for instance"
+            }
+            (Self::NotADisk, _) => "give a block device or an image file",
             (Self::ReadOnly, _) => "it is read-only; check the device's write protection and the mount options",
             (Self::NotFound, _) => "check the path; a device may have got another name since the last boot",
             (Self::NotPermitted, _) => "run as root, or give this user access to it",
@@ -154,12 +164,8 @@ impl IoError {
         self.offset
     }
     /// The range's length in bytes; 0 where the operation is about the whole disk.
-    pub fn len(&self) -> u64 {
+    pub fn len_bytes(&self) -> u64 {
         self.len
-    }
-    /// True where the operation is about the whole disk rather than a range of it.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
     /// The kernel's error number, where it came from the kernel.
     pub fn errno(&self) -> Option<i32> {
@@ -180,7 +186,8 @@ impl fmt::Display for IoError {
 
 impl std::error::Error for IoError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+        // The kernel's own words are in this error's text already.
+        self.source.source()
     }
 }
 
@@ -209,6 +216,8 @@ mod tests {
             (libc::EROFS, IoErrorKind::ReadOnly, "write protection"),
             (libc::EACCES, IoErrorKind::NotPermitted, "run as root"),
             (libc::EBUSY, IoErrorKind::Busy, "unmount it"),
+            (libc::EFBIG, IoErrorKind::TooLarge, "xfs"),
+            (libc::EISDIR, IoErrorKind::NotADisk, "give a block device"),
             (libc::EINVAL, IoErrorKind::Other, "dmesg"),
         ] {
             let error = IoError::new(IoOp::Read, &device, 1 << 20, 4096, io::Error::from_raw_os_error(errno));

@@ -1,5 +1,6 @@
 //! The open descriptors of a disk, what the kernel demands of direct I/O on it, and the calls themselves.
 
+use crate::buf::AlignedBuf;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -102,7 +103,7 @@ impl Files {
         };
         let kind = main.metadata()?.file_type();
         if !kind.is_block_device() && !kind.is_file() {
-            return Err(io::Error::other("neither a block device nor a regular file"));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "neither a block device nor a regular file"));
         }
         let is_block = kind.is_block_device();
         let asked = if opened_direct { alignment(&main, is_block)? } else { None };
@@ -213,7 +214,12 @@ fn alignment(file: &File, is_block: bool) -> io::Result<Option<Alignment>> {
         let sector = ioctl::logical_sector(file)?;
         return Ok(valid(sector, sector));
     }
-    Ok(Some(Alignment::SAFE))
+    // Some file systems take the flag and refuse the I/O: one read tells.
+    let mut buf = AlignedBuf::new(Alignment::SAFE.offset);
+    // SAFETY: the buffer has room for these bytes and outlives the call.
+    let n = unsafe { libc::pread(file.as_raw_fd(), buf.start().cast(), Alignment::SAFE.offset, 0) };
+    let refused = n < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
+    Ok((!refused).then_some(Alignment::SAFE))
 }
 
 fn valid(offset: u32, memory: u32) -> Option<Alignment> {

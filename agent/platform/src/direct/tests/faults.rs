@@ -19,7 +19,7 @@ fn errors_say_where_and_what_to_do() {
         let error = result.expect_err("past the end");
         assert_eq!(error.to_string(), expected);
         assert_eq!(
-            (error.kind(), error.op(), error.offset(), error.len()),
+            (error.kind(), error.op(), error.offset(), error.len_bytes()),
             (IoErrorKind::PastEnd, IoOp::Read, 10_000, 1000)
         );
     }
@@ -60,7 +60,12 @@ fn a_missing_disk_is_told_so() {
     let expected = "cannot open /dev/no-such-disk: No such file or directory (os error 2); \
                     check the path; a device may have got another name since the last boot";
     assert_eq!(error.to_string(), expected);
-    assert_eq!(DirectFile::open("/dev/null").expect_err("no disk").kind(), IoErrorKind::Other);
+    for path in ["/dev/null", "/proc"] {
+        let error = DirectFile::open(path).expect_err("no disk");
+        assert_eq!(error.kind(), IoErrorKind::NotADisk);
+        let expected = "neither a block device nor a regular file; give a block device or an image file";
+        assert_eq!(error.to_string(), format!("cannot open {path}: {expected}"));
+    }
 }
 
 #[test]
@@ -112,7 +117,6 @@ fn a_full_file_system_is_told_so_and_goes_on_once_there_is_room() {
         let mount = device.mkfs_and_mount("ext4");
         let options = OpenOptions::new().create(true).engine(engine);
         let disk = options.open(mount.at().join("disk")).expect("opens");
-        let filler = mount.at().join("filler");
         let error = (0..64)
             .find_map(|i| disk.write_at_blocking(i << 20, AlignedBuf::zeroed(1 << 20), 0..1 << 20).1.err())
             .expect("64 MiB don't fit into 16");
@@ -120,7 +124,7 @@ fn a_full_file_system_is_told_so_and_goes_on_once_there_is_room() {
         assert!(error.to_string().contains("free some space there"), "{error}");
         blocking::wait(disk.set_len(ByteCount(0))).expect("emptied");
         write(&disk, 0, &pattern(0, 1 << 20));
-        drop((disk, filler));
+        drop(disk);
     }
 }
 
