@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 pub struct JournalError(pub String);
 
 /// Durable records by name. What `save` and `append` have returned for survives a power cut.
-pub trait Records: Send {
+pub trait Records: Send + Sync {
     /// The record, if there is one.
     fn load(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError>;
     /// Puts the record in the place of the old one, whole or not at all.

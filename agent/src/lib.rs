@@ -2,9 +2,11 @@
 
 pub mod capture;
 pub mod compare;
+pub mod config;
 pub mod disk;
 pub mod journal;
 pub mod protect;
+pub mod service;
 pub mod source;
 pub mod tracker;
 pub mod workers;

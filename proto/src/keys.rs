@@ -174,6 +174,24 @@ impl HydratorKey {
     }
 }
 
+/// A hydrator's public key as text: base64 of its 32 bytes.
+pub fn public_key_to_text(key: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    STANDARD.encode(key)
+}
+
+/// A hydrator's public key from its text.
+///
+/// # Errors
+/// Text that is not base64 of 32 bytes.
+pub fn public_key_from_text(text: &str) -> Result<Vec<u8>, FormatError> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    match STANDARD.decode(text.trim()) {
+        Ok(key) if key.len() == 32 => Ok(key),
+        _ => bad(FormatErrorKind::Impossible, "hydrator's public key: base64 of 32 bytes is expected"),
+    }
+}
+
 /// The agent's signing key (Ed25519): the hydrator pins its public half when it first meets a disk, so that whoever
 /// holds the appliance cannot put a data key of his own in the place of the source's.
 pub struct SigningKey(Ed25519KeyPair);

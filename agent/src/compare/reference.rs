@@ -13,7 +13,7 @@ const WAIT_MS: u64 = 20_000;
 
 /// Digests of what the target holds, part by part.
 #[async_trait]
-pub trait Reference: Send {
+pub trait Reference: Send + Sync {
     /// The digests of part `part`, one a grain.
     async fn part(&mut self, part: u64) -> Result<Vec<Digest>, CaptureError>;
 }
