@@ -43,30 +43,7 @@ pub(crate) fn disk_record(disk: DiskId, generation: Generation) -> DiskRecord {
 
 /// A cycle that was just ordered.
 pub(crate) fn cycle_record(disk: DiskId, cycle: u64) -> CycleRecord {
-    CycleRecord {
-        disk,
-        cycle: CycleNo(cycle),
-        generation: Generation(2),
-        kind: CycleKind::Delta,
-        state: CycleState::Planned,
-        previous: None,
-        read_rate: None,
-        tracker: None,
-        consistency: None,
-        sectors: SectorCount(0),
-        sectors_stored: SectorCount(0),
-        bytes_sent: ByteCount(0),
-        manifest: None,
-        digests_wanted: false,
-        start_ms: 1000 + cycle,
-        end_ms: None,
-        source_digest: None,
-        target_digest: None,
-        whole_disk: None,
-        bitmaps_equal: None,
-        reason: None,
-        detail: None,
-    }
+    CycleRecord::planned(disk, CycleNo(cycle), Generation(2), CycleKind::Delta, 1000 + cycle)
 }
 
 fn full_cycle(disk: DiskId, cycle: u64) -> CycleRecord {

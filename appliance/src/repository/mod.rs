@@ -4,10 +4,10 @@
 //! and whole or not there at all. Every write names the generation that the writer believes in; one older than the disk's
 //! is refused as [`RepositoryErrorKind::OldGeneration`], so that a second appliance working on an old copy does no harm.
 
-mod error;
-mod memory;
 #[cfg(test)]
 pub(crate) mod contract;
+mod error;
+mod memory;
 
 pub use error::{RepositoryError, RepositoryErrorKind};
 pub use memory::MemoryRepository;
@@ -175,4 +175,34 @@ pub struct LogEntry {
     pub what: String,
     /// The rest, in words. Holds no secret.
     pub detail: String,
+}
+
+impl CycleRecord {
+    /// A cycle that was just ordered.
+    pub fn planned(disk: DiskId, cycle: CycleNo, generation: Generation, kind: CycleKind, start_ms: u64) -> Self {
+        Self {
+            disk,
+            cycle,
+            generation,
+            kind,
+            state: CycleState::Planned,
+            previous: None,
+            read_rate: None,
+            tracker: None,
+            consistency: None,
+            sectors: SectorCount(0),
+            sectors_stored: SectorCount(0),
+            bytes_sent: ByteCount(0),
+            manifest: None,
+            digests_wanted: false,
+            start_ms,
+            end_ms: None,
+            source_digest: None,
+            target_digest: None,
+            whole_disk: None,
+            bitmaps_equal: None,
+            reason: None,
+            detail: None,
+        }
+    }
 }

@@ -1,0 +1,124 @@
+//! One disk's state in memory.
+
+use crate::repository::{CycleRecord, DiskRecord};
+use sluice_proto::stream::block_count;
+use sluice_proto::units::BLOCK_SECTORS;
+use sluice_proto::wire::{CycleRef, StoredSegment};
+use sluice_proto::{CycleNo, DiskId, SectorCount};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::time::Instant;
+
+/// A disk, its lock, and a bell for those who wait for a change.
+pub(super) struct Cell {
+    pub(super) disk: DiskId,
+    /// The agent that it belongs to: never changes.
+    pub(super) agent: String,
+    state: Mutex<DiskState>,
+    changed: watch::Sender<u64>,
+    /// When the disk's agent was last heard.
+    heard: parking_lot::Mutex<Instant>,
+    /// Names of segments that are on their way to the store right now.
+    storing: parking_lot::Mutex<BTreeSet<(CycleNo, String)>>,
+}
+
+/// A segment's name while it is on its way to the store. Gives the name back also where the request is cut off.
+pub(super) struct Storing<'a> {
+    cell: &'a Cell,
+    name: (CycleNo, String),
+}
+
+impl Drop for Storing<'_> {
+    fn drop(&mut self) {
+        self.cell.storing.lock().remove(&self.name);
+    }
+}
+
+impl Cell {
+    pub(super) fn new(state: DiskState) -> Self {
+        Self {
+            disk: state.record.disk,
+            agent: state.record.agent.clone(),
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+            heard: parking_lot::Mutex::new(Instant::now()),
+            storing: parking_lot::Mutex::default(),
+        }
+    }
+
+    pub(super) async fn lock(&self) -> MutexGuard<'_, DiskState> {
+        self.state.lock().await
+    }
+
+    /// Wakes everybody who waits for a change of this disk.
+    pub(super) fn ring(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// What [`Self::ring`] wakes. To be taken before the state is looked at.
+    pub(super) fn bell(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Takes a segment's name for one request; `None` while another has it.
+    pub(super) fn begin_storing(&self, cycle: CycleNo, name: &str) -> Option<Storing<'_>> {
+        let name = (cycle, name.to_owned());
+        let fresh = self.storing.lock().insert(name.clone());
+        fresh.then_some(Storing { cell: self, name })
+    }
+
+    pub(super) fn hear(&self) {
+        *self.heard.lock() = Instant::now();
+    }
+
+    pub(super) fn silent_for(&self) -> Duration {
+        self.heard.lock().elapsed()
+    }
+}
+
+/// What is known of a disk. `record` and `open` are copies of what the repository holds.
+#[derive(Clone, Debug)]
+pub(super) struct DiskState {
+    pub(super) record: DiskRecord,
+    /// The cycle that has not ended.
+    pub(super) open: Option<OpenCycle>,
+    /// How the newest ended cycle ended, on the service's own time line.
+    pub(super) previous: sluice_proto::schedule::Previous,
+    /// The newest ended cycle, so that the repository is asked for a verdict only where there is one.
+    pub(super) ended: CycleNo,
+    /// An operator wants the next cycle now. Not kept over a restart.
+    pub(super) sync_wanted: bool,
+}
+
+/// A cycle that has not ended.
+#[derive(Clone, Debug)]
+pub(super) struct OpenCycle {
+    pub(super) record: CycleRecord,
+    /// What is recorded as stored, by name.
+    pub(super) segments: BTreeMap<String, StoredSegment>,
+    /// Parts of the digests that are in the store.
+    pub(super) digests: BTreeSet<u64>,
+}
+
+impl OpenCycle {
+    pub(super) fn new(record: CycleRecord) -> Self {
+        Self { record, segments: BTreeMap::new(), digests: BTreeSet::new() }
+    }
+
+    /// The cycle and its manifest, once committed.
+    pub(super) fn reference(&self) -> Option<CycleRef> {
+        self.record.manifest.map(|manifest| CycleRef { cycle: self.record.cycle, manifest })
+    }
+
+    /// How many planned sectors lie in stored segments. A block that was stored twice counts twice, up to the whole.
+    pub(super) fn sectors_stored(&self) -> SectorCount {
+        let blocks: u64 = self.segments.values().map(|s| s.blocks).fold(0, u64::saturating_add);
+        SectorCount(blocks.saturating_mul(BLOCK_SECTORS).min(self.record.sectors.0))
+    }
+
+    /// How many blocks the cycle's stream has.
+    pub(super) fn blocks(&self) -> u64 {
+        block_count(self.record.sectors)
+    }
+}

@@ -1,0 +1,271 @@
+//! What hydrators ask: work, claims, verdicts, and the digests that they deliver.
+
+use super::access::{bad_bytes, impossible, need, no_such_disk, refuse, repository_failed, store_failed};
+use super::cell::{DiskState, OpenCycle};
+use super::cycle::{DIGESTS_BYTES_MAX, check_part, digests_key};
+use super::finish::Ending;
+use super::{Inner, Reply, Service};
+use crate::identity::{Identity, Role};
+use crate::repository::CycleRecord;
+use bytes::Bytes;
+use sluice_proto::cycle::{CycleKind, Event as CycleEvent, State as CycleState};
+use sluice_proto::header::{Header, ObjectKind};
+use sluice_proto::wire::{
+    ClaimReply, ErrorCode, Lease, Outcome, VerdictRequest, WAIT_MS_MAX, Work, WorkReply, WorkRequest,
+};
+use sluice_proto::{CycleNo, DiskId, Generation};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Changes that follow each other so closely are told in one reply.
+const GATHER: Duration = Duration::from_millis(20);
+/// The reply to an initial cycle names each of its segments: the more there are, the less often it is made.
+const SEGMENTS_PER_MS: usize = 40;
+
+impl Service {
+    /// Waits until the work of this hydrator is another than what it has seen.
+    ///
+    /// # Errors
+    /// `Forbidden` for everybody else.
+    pub async fn work(&self, who: &Identity, request: WorkRequest) -> Reply<WorkReply> {
+        need(who, Role::Hydrator)?;
+        let deadline = Instant::now() + Duration::from_millis(request.wait_ms.min(WAIT_MS_MAX));
+        let mut bell = self.inner.work.subscribe();
+        while *bell.borrow_and_update() == request.seen && Instant::now() < deadline {
+            tokio::select! {
+                biased;
+                _ = bell.changed() => {
+                    let gather = GATHER + Duration::from_millis(self.inner.segments_shown().await);
+                    sleep(gather.min(deadline.saturating_duration_since(Instant::now()))).await;
+                }
+                () = sleep_until(deadline) => {}
+            }
+        }
+        let revision = *bell.borrow_and_update();
+        let mut work = Vec::new();
+        for cell in self.inner.all_cells() {
+            let state = cell.lock().await;
+            if let Some(open) = state.open.as_ref().filter(|_| state.may_hydrate(who)) {
+                work.push(work_of(&state, open));
+            }
+        }
+        Ok(WorkReply { revision, work })
+    }
+
+    /// Claims a disk: from now on only this lease's verdicts count.
+    ///
+    /// # Errors
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`.
+    pub async fn claim(
+        &self,
+        who: &Identity,
+        disk: DiskId,
+        cycle: CycleNo,
+        generation: Generation,
+    ) -> Reply<ClaimReply> {
+        let inner = &self.inner;
+        let cell = inner.hydrators_cell(who, disk).await?;
+        let mut state = cell.lock().await;
+        if !state.may_hydrate(who) {
+            // Another hydrator was faster to the first claim.
+            return no_such_disk(disk);
+        }
+        state.current(generation)?;
+        let mut claimed = state.open(cycle)?.record.clone();
+        let event = match claimed.state {
+            CycleState::Committed => Some(CycleEvent::Claim),
+            CycleState::Applying => Some(CycleEvent::Reclaim),
+            // An initial cycle is claimed while it is still being shipped.
+            _ => None,
+        };
+        if let Some(event) = event {
+            claimed.state = claimed.state.on(event).map_err(impossible)?;
+        }
+        let mut record = state.record.clone();
+        record.lease.0 += 1;
+        let first = record.hydrator.is_none();
+        record.hydrator = Some(who.name.to_string());
+        inner.ports.repository.save(&record, Some(&claimed)).await.map_err(repository_failed)?;
+        let lease = record.lease;
+        state.record = record;
+        if let Some(open) = &mut state.open {
+            open.record = claimed;
+        }
+        drop(state);
+        if first {
+            inner.audit(&who.to_string(), Some(disk), "hydrator", format!("{who} hydrates this disk")).await;
+        }
+        Ok(ClaimReply { lease })
+    }
+
+    /// Ends a cycle as the hydrator found it.
+    ///
+    /// # Errors
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `LeaseLost`, `BadRequest`.
+    pub async fn verdict(&self, who: &Identity, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> Reply<()> {
+        let inner = &self.inner;
+        let cell = inner.hydrators_cell(who, disk).await?;
+        let mut state = cell.lock().await;
+        state.current(request.generation)?;
+        if state.open(cycle).is_err() {
+            let known = inner.ports.repository.cycle(disk, cycle).await.map_err(repository_failed)?;
+            if known.is_some_and(|known| is_repeated(&known, &request)) {
+                return Ok(());
+            }
+        }
+        state.open(cycle)?;
+        check_lease(&state, &request)?;
+        let ending = judge(state.open(cycle)?, &request)?;
+        inner.end(&cell, &mut state, ending).await
+    }
+
+    /// Stores a part of the digests of the target's grains.
+    ///
+    /// # Errors
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `Corrupt`, `TooLarge`, `CacheFull`, `Unavailable`.
+    pub async fn put_digests(
+        &self,
+        who: &Identity,
+        disk: DiskId,
+        cycle: CycleNo,
+        generation: Generation,
+        part: u64,
+        bytes: Bytes,
+    ) -> Reply<()> {
+        let inner = &self.inner;
+        let cell = inner.hydrators_cell(who, disk).await?;
+        let state = cell.lock().await;
+        state.current(generation)?;
+        check_part(&state, part)?;
+        let key = digests_key(state.open(cycle)?, part);
+        drop(state);
+        if bytes.len() as u64 > DIGESTS_BYTES_MAX {
+            return refuse(ErrorCode::TooLarge, format!("a part of digests of {} bytes", bytes.len()));
+        }
+        let header = Header::decode(ObjectKind::Digests, &bytes).map_err(bad_bytes)?;
+        header.expect(disk, generation, cycle).map_err(bad_bytes)?;
+        inner.check_suite(header.suite)?;
+        if header.fields[0] != part {
+            return refuse(ErrorCode::Corrupt, format!("these digests are part {}, not {part}", header.fields[0]));
+        }
+        inner.ports.store.put(&key, bytes).await.map_err(store_failed)?;
+        let mut state = cell.lock().await;
+        match &mut state.open {
+            Some(open) if open.record.cycle == cycle && open.record.generation == generation => {
+                open.digests.insert(part);
+                cell.ring();
+                Ok(())
+            }
+            _ => {
+                // The cycle ended meanwhile.
+                inner.janitor.remove(sluice_proto::manifest::cycle_folder(disk, generation, cycle));
+                state.open(cycle).map(|_| ())
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// In milliseconds, how long replies about so many segments are to be held back.
+    async fn segments_shown(&self) -> u64 {
+        let mut segments = 0;
+        for cell in self.all_cells() {
+            let state = cell.lock().await;
+            segments += state.open.as_ref().filter(|open| shows_segments(open)).map_or(0, |open| open.segments.len());
+        }
+        (segments / SEGMENTS_PER_MS) as u64
+    }
+}
+
+/// Only an initial cycle may be applied ahead of its commit.
+fn shows_segments(open: &OpenCycle) -> bool {
+    let cycle = &open.record;
+    cycle.kind == CycleKind::Initial && matches!(cycle.state, CycleState::Capturing | CycleState::Shipping)
+}
+
+fn work_of(state: &DiskState, open: &OpenCycle) -> Work {
+    let (disk, cycle) = (&state.record, &open.record);
+    let stored = if shows_segments(open) { open.segments.values().cloned().collect() } else { Vec::new() };
+    Work {
+        disk: disk.disk,
+        name: disk.name.clone(),
+        size: disk.size,
+        generation: disk.generation,
+        envelope: disk.envelope.clone(),
+        cycle: cycle.cycle,
+        kind: cycle.kind,
+        state: cycle.state,
+        sectors: cycle.sectors,
+        stored,
+        manifest: cycle.manifest,
+        verified: disk.verified,
+        digests_wanted: cycle.digests_wanted,
+        read_rate: cycle.read_rate,
+    }
+}
+
+fn check_lease(state: &DiskState, request: &VerdictRequest) -> Reply<()> {
+    let known = state.record.lease;
+    if request.lease < known {
+        let message = format!(
+            "{} was claimed again since: this verdict's lease is {}, the newest {}. Another hydrator, or another run of \
+             this one, has taken over",
+            state.record.disk, request.lease.0, known.0
+        );
+        return refuse(ErrorCode::LeaseLost, message);
+    }
+    if request.lease > known || known == Lease(0) {
+        return refuse(ErrorCode::BadRequest, format!("lease {} was never given out", request.lease.0));
+    }
+    Ok(())
+}
+
+/// Whether the verdict may end the cycle, and how it does.
+fn judge(open: &OpenCycle, request: &VerdictRequest) -> Reply<Ending> {
+    let cycle = &open.record;
+    let (target_digest, whole_disk) = match &request.outcome {
+        Outcome::Failed { reason, detail, bitmaps_equal, target_digest } => {
+            return Ok(Ending {
+                failed: Some((*reason, detail.clone())),
+                bitmaps_equal: *bitmaps_equal,
+                source_digest: request.source_digest,
+                target_digest: *target_digest,
+                whole_disk: None,
+            });
+        }
+        Outcome::Verified { target_digest, whole_disk } => (*target_digest, *whole_disk),
+    };
+    if open.reference().is_none() {
+        let message = format!("cycle {} of {} is {}: it can't be verified", cycle.cycle, cycle.disk, cycle.state);
+        return refuse(ErrorCode::WrongState, message);
+    }
+    let wrong = if request.manifest != cycle.manifest {
+        "of another manifest than the committed one"
+    } else if request.source_digest != Some(target_digest) {
+        "with another digest than the source's"
+    } else if cycle.kind == CycleKind::Final && whole_disk.is_none() {
+        "without the digest of the whole disk, which a final cycle needs"
+    } else {
+        return Ok(Ending {
+            failed: None,
+            bitmaps_equal: Some(true),
+            source_digest: request.source_digest,
+            target_digest: Some(target_digest),
+            whole_disk,
+        });
+    };
+    let message = format!("cycle {} of {} can't be verified {wrong}", cycle.cycle, cycle.disk);
+    refuse(ErrorCode::BadRequest, message)
+}
+
+/// Whether a cycle ended with this very verdict.
+fn is_repeated(known: &CycleRecord, request: &VerdictRequest) -> bool {
+    match &request.outcome {
+        Outcome::Verified { target_digest, .. } => {
+            known.state == CycleState::Verified
+                && known.manifest == request.manifest
+                && known.target_digest == Some(*target_digest)
+        }
+        Outcome::Failed { reason, .. } => known.state == CycleState::Failed && known.reason == Some(*reason),
+    }
+}
