@@ -15,6 +15,8 @@ pub mod header;
 pub mod keys;
 pub mod machine;
 pub mod manifest;
+#[cfg(test)]
+mod samples;
 pub mod schedule;
 pub mod segment;
 pub mod stream;
