@@ -1,0 +1,147 @@
+//! The area's header: which buffer is active, each buffer's flags, whose area it is, and which skipped runs were
+//! answered for.
+
+use super::device::Facts;
+use super::geometry::{Geometry, HEADER_WORDS};
+use super::kernel::Area;
+use crate::tracker::{Doubt, TrackingEpoch};
+
+/// Word of the active buffer's number: read by the programs with each event, so alone in its cache line.
+const ACTIVE: u64 = 0;
+/// Words of the buffers' flags, a cache line each.
+const FLAGS: u64 = 8;
+/// Words of the skipped runs that were answered for, one for each program.
+const ANSWERED: u64 = 32;
+/// Words of the identity.
+const IDENTITY: u64 = 64;
+
+/// "sluicetr": an area of ours.
+const MAGIC: u64 = u64::from_be_bytes(*b"sluicetr");
+/// Version of the area's layout and of what programs and agent promise each other about it. Version 1: the first.
+const VERSION: u64 = 1;
+
+// Flags, as in track.bpf.c.
+/// The whole range is marked.
+pub(super) const FLAG_ALL: u64 = 1;
+const FLAG_PASSTHROUGH: u64 = 2;
+const FLAG_UNKNOWN_BIO: u64 = 4;
+const FLAG_UNKNOWN_OP: u64 = 8;
+
+/// Most programs that one disk has.
+pub(super) const PROGRAMS_MAX: usize = 8;
+
+/// Which buffer takes marks now.
+pub(super) fn active(area: &Area) -> u64 {
+    area.load(ACTIVE) & 1
+}
+
+/// Sends the marks of all events that begin from now on to `buffer`.
+pub(super) fn activate(area: &Area, buffer: u64) {
+    area.store(ACTIVE, buffer);
+}
+
+/// A buffer's flags.
+pub(super) fn flags(area: &Area, buffer: u64) -> u64 {
+    area.load(FLAGS + 8 * buffer)
+}
+
+/// Forgets a buffer's flags; no program may be using it.
+pub(super) fn clear_flags(area: &Area, buffer: u64) {
+    area.store(FLAGS + 8 * buffer, 0);
+}
+
+/// The doubt that flags tell of, the gravest first.
+pub(super) fn doubt_of(flags: u64) -> Option<Doubt> {
+    let known = [
+        (FLAG_UNKNOWN_BIO, Doubt::UnknownWrite),
+        (FLAG_PASSTHROUGH, Doubt::Passthrough),
+        (FLAG_UNKNOWN_OP, Doubt::UnknownOperation),
+    ];
+    let rest = flags & !FLAG_ALL;
+    let found = known.into_iter().find(|(flag, _)| rest & flag != 0).map(|(_, doubt)| doubt);
+    found.or((rest != 0).then_some(Doubt::Damaged))
+}
+
+/// Skipped runs of each program that an earlier swap reported and that were released since.
+pub(super) fn answered(area: &Area) -> [u64; PROGRAMS_MAX] {
+    std::array::from_fn(|i| area.load(ANSWERED + i as u64))
+}
+
+/// Sets what [`answered`] says.
+pub(super) fn set_answered(area: &Area, misses: &[u64; PROGRAMS_MAX]) {
+    for (i, count) in misses.iter().enumerate() {
+        area.store(ANSWERED + i as u64, *count);
+    }
+}
+
+/// Whose area it is: written before the first program runs, never changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub epoch: TrackingEpoch,
+    pub facts: Facts,
+    pub leaf_bits: u32,
+}
+
+impl Identity {
+    /// Writes the identity into a new area.
+    pub fn write(&self, area: &Area) {
+        for (i, value) in self.words().into_iter().enumerate() {
+            area.store(IDENTITY + i as u64, value);
+        }
+    }
+
+    fn words(&self) -> [u64; 14] {
+        let half = |bytes: &[u8; 16], i: usize| u128::from_be_bytes(*bytes).wrapping_shr(64 * i as u32) as u64;
+        let Facts { device, disk_seq, first, sectors, zone_sectors, requests } = self.facts;
+        let (run, boot) = (&self.epoch.run, &self.epoch.boot);
+        let layout = Geometry::new(sluice_proto::units::SectorCount(sectors), self.leaf_bits);
+        [
+            MAGIC,
+            VERSION,
+            half(run, 0),
+            half(run, 1),
+            half(boot, 0),
+            half(boot, 1),
+            device,
+            disk_seq,
+            first,
+            sectors,
+            zone_sectors,
+            u64::from(requests),
+            u64::from(self.leaf_bits),
+            // A change of the layout's arithmetic must not be taken for the same layout.
+            layout.area_words(),
+        ]
+    }
+
+    /// Reads the identity of an area that holds `words` words, or says why it is not one of ours.
+    pub fn read(area: &Area, words: u64) -> Result<Self, String> {
+        if words < HEADER_WORDS {
+            return Err("too small".into());
+        }
+        let found: [u64; 14] = std::array::from_fn(|i| area.load(IDENTITY + i as u64));
+        if found[0] != MAGIC {
+            return Err("no mark of Sluice's".into());
+        }
+        if found[1] != VERSION {
+            return Err(format!("layout version {}, this program knows {VERSION}", found[1]));
+        }
+        let whole = |i: usize| (u128::from(found[i + 1]) << 64 | u128::from(found[i])).to_be_bytes();
+        let identity = Self {
+            epoch: TrackingEpoch { run: whole(2), boot: whole(4) },
+            facts: Facts {
+                device: found[6],
+                disk_seq: found[7],
+                first: found[8],
+                sectors: found[9],
+                zone_sectors: found[10],
+                requests: found[11] == 1,
+            },
+            leaf_bits: u32::try_from(found[12]).map_err(|_| "damaged identity")?,
+        };
+        if identity.words() != found || found[13] != words {
+            return Err("damaged identity".into());
+        }
+        Ok(identity)
+    }
+}

@@ -1,0 +1,197 @@
+//! Loading the programs for a disk, pinning them, and finding them again.
+//!
+//! A disk's pins are one folder on bpffs: `area`, and `prog_X` and `link_X` for each program. The folder is made under
+//! another name and renamed when all is attached, so a folder by its own name is whole or not ours.
+
+use super::device::Facts;
+use super::geometry::{FLIGHT_BUCKETS, Geometry};
+use super::header::Identity;
+use super::kernel::{self, Area};
+use aya::programs::{BtfTracePoint, ProgramInfo};
+use aya::{Btf, EbpfLoader};
+use std::error::Error;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The programs, built from agent/bpf/track.bpf.c.
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/track.bpf.o");
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// A program and the tracepoint it is attached to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Program {
+    pub name: &'static str,
+    tracepoint: &'static str,
+    /// Marks starts; the others mark ends.
+    pub start: bool,
+}
+
+const fn end(name: &'static str, tracepoint: &'static str) -> Program {
+    Program { name, tracepoint, start: false }
+}
+
+// Ends are attached before starts: a bio that is remembered at its start is then always forgotten at its end.
+const REQUEST: [Program; 4] = [
+    end("rq_complete_a", "block_rq_complete"),
+    end("rq_complete_b", "block_rq_complete"),
+    end("rq_complete_c", "block_rq_complete"),
+    Program { name: "rq_issue", tracepoint: "block_rq_issue", start: true },
+];
+const BIO: [Program; 4] = [
+    end("bio_complete_a", "block_bio_complete"),
+    end("bio_complete_b", "block_bio_complete"),
+    end("bio_complete_c", "block_bio_complete"),
+    Program { name: "bio_queue", tracepoint: "block_bio_queue", start: true },
+];
+
+/// The programs for a kind of disk.
+pub(super) fn programs(facts: &Facts) -> &'static [Program] {
+    if facts.requests { &REQUEST } else { &BIO }
+}
+
+/// What tracking holds on to.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub identity: Identity,
+    pub geometry: Geometry,
+    pub area: Area,
+    /// In the order of [`programs`].
+    pub programs: Vec<OwnedFd>,
+}
+
+/// Why pins were not taken over.
+pub(super) enum Unusable {
+    /// There are none.
+    Absent,
+    /// They are not ours or not whole.
+    Foreign(String),
+}
+
+/// Opens what is pinned in `folder`, if it is all there and fits together.
+pub(super) fn open(folder: &Path) -> Result<Held, Unusable> {
+    if !folder.exists() {
+        return Err(Unusable::Absent);
+    }
+    open_all(folder).map_err(|e| Unusable::Foreign(e.to_string()))
+}
+
+fn open_all(folder: &Path) -> Result<Held, Failure> {
+    let area_map = aya::maps::MapData::from_pin(folder.join("area"))?;
+    let info = area_map.info()?;
+    let shape = (info.map_type()?, info.key_size(), info.value_size());
+    if shape != (aya::maps::MapType::Array, 4, 8) {
+        return Err("the table has another shape".into());
+    }
+    let words = u64::from(info.max_entries());
+    let area = Area::map(area_map.fd().as_fd(), words)?;
+    let identity = Identity::read(&area, words)?;
+    let geometry = geometry_of(&identity);
+    let programs = programs(&identity.facts)
+        .iter()
+        .map(|program| open_program(folder, program, info.id()))
+        .collect::<Result<_, _>>()?;
+    Ok(Held { identity, geometry, area, programs })
+}
+
+/// Opens a program that is attached, by a link that is pinned too, and marks in the map `area_id`.
+fn open_program(folder: &Path, program: &Program, area_id: u32) -> Result<OwnedFd, Failure> {
+    let path = folder.join(format!("prog_{}", program.name));
+    let info = ProgramInfo::from_pin(&path)?;
+    if !info.map_ids()?.is_some_and(|ids| ids.contains(&area_id)) {
+        return Err(format!("{} does not use the table", program.name).into());
+    }
+    let link = aya::programs::links::PinnedLink::from_pin(folder.join(format!("link_{}", program.name)))?;
+    let link = aya::programs::links::FdLink::from(link);
+    if link.info()?.program_id() != info.id() {
+        return Err(format!("{} is not attached", program.name).into());
+    }
+    Ok(kernel::open_pin(&path)?)
+}
+
+fn geometry_of(identity: &Identity) -> Geometry {
+    Geometry::new(sluice_proto::units::SectorCount(identity.facts.sectors), identity.leaf_bits)
+}
+
+/// Makes new tables and programs for a disk, attaches them and pins them in `folder`, in place of what is there.
+pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure> {
+    let parent = folder.parent().ok_or("the folder for pins has no parent")?;
+    let name = folder.file_name().and_then(|name| name.to_str()).ok_or("the folder for pins has no plain name")?;
+    if name.contains('.') {
+        return Err(format!("bpffs allows no dot in a name: {name}").into());
+    }
+    fs::create_dir_all(parent)?;
+    let new = parent.join(format!("new-{name}"));
+    remove(&new)?;
+    fs::create_dir(&new)?;
+    let held = create_in(&new, identity).inspect_err(|_| drop(remove(&new)))?;
+    remove(folder)?;
+    fs::rename(&new, folder)?;
+    Ok(held)
+}
+
+fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
+    let geometry = geometry_of(&identity);
+    let words = geometry.area_words();
+    let buckets = if identity.facts.requests { 1 } else { FLIGHT_BUCKETS };
+    let btf = Btf::from_sys_fs()?;
+    let facts = &identity.facts;
+    let constants: [(&str, u64); 13] = [
+        ("disk_seq", facts.disk_seq),
+        ("first", facts.first),
+        ("sectors", facts.sectors),
+        ("zone_sectors", facts.zone_sectors),
+        ("buffer_words", geometry.buffer_words),
+        ("leaf_sum_at", geometry.leaf_sum_at),
+        ("coarse_sum_at", geometry.coarse_sum_at),
+        ("coarse_at", geometry.coarse_at),
+        ("keys_at", geometry.keys_at),
+        ("leaves_at", geometry.leaves_at),
+        ("hash_bits", u64::from(geometry.hash_bits)),
+        ("coarse_shift", u64::from(geometry.coarse_shift)),
+        ("flight_mask", buckets - 1),
+    ];
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf));
+    for (name, value) in &constants {
+        loader.override_global(name, value, true);
+    }
+    loader.map_max_entries("area", u32::try_from(words)?);
+    loader.map_max_entries("flight", u32::try_from(buckets)?);
+    let mut ebpf = loader.load(OBJECT)?;
+
+    let table = ebpf.map("area").ok_or("the object has no table")?;
+    let aya::maps::Map::Array(data) = table else {
+        return Err("the object's table has another shape".into());
+    };
+    let area = Area::map(data.fd().as_fd(), words)?;
+    identity.write(&area);
+    table.pin(folder.join("area"))?;
+
+    let mut fds = Vec::new();
+    for program in programs(facts) {
+        let loaded: &mut BtfTracePoint =
+            ebpf.program_mut(program.name).ok_or("the object lacks a program")?.try_into()?;
+        loaded.load(program.tracepoint, &btf)?;
+        loaded.pin(folder.join(format!("prog_{}", program.name)))?;
+        let link = loaded.attach()?;
+        let link: aya::programs::links::FdLink = loaded.take_link(link)?.into();
+        link.pin(folder.join(format!("link_{}", program.name)))?;
+        fds.push(loaded.fd()?.as_fd().try_clone_to_owned()?);
+    }
+    Ok(Held { identity, geometry, area, programs: fds })
+}
+
+/// Takes a folder of pins away, with what is in it. The kernel ends the tracking as the last pin goes.
+pub(super) fn remove(folder: &Path) -> Result<(), std::io::Error> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Where pins go unless the operator says otherwise: a folder for each disk under this one.
+pub fn default_folder() -> PathBuf {
+    PathBuf::from("/sys/fs/bpf/sluice")
+}
