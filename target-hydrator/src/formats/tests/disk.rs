@@ -54,9 +54,9 @@ impl MemDisk {
         self.seen.len
     }
 
-    /// How many sectors hold something: the memory that the disk takes.
-    pub(super) fn sectors(&self) -> usize {
-        self.seen.sectors.len()
+    /// The disk after a power cut now that loses all that wasn't synced.
+    pub(super) fn cut(&self) -> Self {
+        Self { seen: self.durable.clone(), durable: self.durable.clone(), pending: Vec::new() }
     }
 
     /// The disk after a power cut now: each sector written since the last sync is there or not, as `ids` decides.

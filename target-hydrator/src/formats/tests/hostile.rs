@@ -113,7 +113,8 @@ fn mend_checksums(bytes: &mut [u8]) {
     }
 }
 
-fn mend_vhd(part: &mut [u8], at: usize) {
+/// Makes a VHD structure's checksum, at `at`, right.
+pub(super) fn mend_vhd(part: &mut [u8], at: usize) {
     part[at..at + 4].fill(0);
     let sum = part.iter().fold(0_u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
     part[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
@@ -183,4 +184,42 @@ fn blocks_that_overlap_or_lie_on_metadata_are_refused() {
         let error = open_as(format, &&on_header[..], size).expect_err("a block on the metadata");
         assert!(error.to_string().contains("metadata") || error.to_string().contains("other data"), "{error}");
     }
+}
+
+/// A file in memory of this length with these bytes at these places, zeros elsewhere.
+fn patched(layout: &Layout, len: u64, patches: &[(u64, Vec<u8>)]) -> MemDisk {
+    use super::super::WriteAt;
+    let mut file = MemDisk::default();
+    run_steps(&mut file, layout.steps()).expect("layout");
+    file.set_len(len).expect("grows");
+    for (at, bytes) in patches {
+        file.write_at(*at, bytes).expect("writes");
+    }
+    file
+}
+
+#[test]
+fn claims_of_huge_tables_and_logs_cost_nothing() {
+    // A dynamic VHD that claims 2^32 - 1 entries, in a sparse file that could hold them: what the disk needs is read.
+    let layout = new_layout(Format::VhdDynamic, 8 * MIB);
+    let mut front = layout.pieces[0].1.clone();
+    front[512 + 28..512 + 32].fill(0xff);
+    mend_vhd(&mut front[512..], 36);
+    let (_, footer) = layout.tail.clone().expect("a footer");
+    let file = patched(&layout, 20 * GIB, &[(0, front), (20 * GIB - 512, footer)]);
+    let image = open_as(Format::VhdDynamic, &file, ByteCount(file.len())).expect("opens");
+    assert!(image.facts.contains(&("blocks present", "0 of 4".into())));
+
+    // A VHDX whose header names a log of almost 4 GiB that is to be applied: refused before it is read.
+    let layout = new_layout(Format::VhdxDynamic, 8 * MIB);
+    let mut header = layout.pieces.iter().find(|(at, _)| *at == 128 << 10).expect("a header").1.clone();
+    header[48..64].fill(7);
+    header[68..72].copy_from_slice(&0xfff0_0000_u32.to_le_bytes());
+    header[72..80].copy_from_slice(&(16 * MIB).to_le_bytes());
+    header[4..8].fill(0);
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &header) as u32;
+    header[4..8].copy_from_slice(&sum.to_le_bytes());
+    let file = patched(&layout, 8 * GIB, &[(128 << 10, header)]);
+    let error = open_as(Format::VhdxDynamic, &file, ByteCount(file.len())).expect_err("refused");
+    assert!(error.to_string().contains("larger than Sluice reads"), "{error}");
 }

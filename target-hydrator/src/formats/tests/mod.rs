@@ -3,9 +3,11 @@
 mod crash;
 mod disk;
 mod export;
+mod foreign;
 mod hostile;
 mod in_place;
 mod layout;
+mod qemu;
 
 use super::{Format, Layout, run_steps};
 use sluice_proto::ByteCount;

@@ -25,7 +25,8 @@ pub(in crate::formats) struct DynamicVhd {
     header: DynamicHeader,
     table: BlockTable,
     footer: Box<[u8; FOOTER_BYTES]>,
-    /// The end of what is in use, rounded up to `DATA_ALIGN`: the footer's place.
+    /// The end of what is in use: the footer's place. Exactly there and nowhere behind, since others (QEMU) put their
+    /// next block at the end of the last one, over the footer, and take what is behind it for zeros.
     end: u64,
     head_ok: bool,
     tail_ok: bool,
@@ -51,7 +52,7 @@ impl DynamicVhd {
             header,
             table,
             footer,
-            end: end.next_multiple_of(DATA_ALIGN),
+            end,
             head_ok,
             tail_ok,
             new_bitmaps: Vec::new(),

@@ -2,9 +2,9 @@
 
 use super::super::layout::{Layout, NewTable, rounded};
 use super::super::{Format, vhdx};
+use super::BLOCK_BYTES;
 use super::footer::{DiskType, FOOTER_BYTES, Footer};
 use super::header::{DynamicHeader, HEADER_BYTES};
-use super::{BLOCK_BYTES, DATA_ALIGN};
 use sluice_proto::ByteCount;
 use sluice_proto::env::Entropy;
 
@@ -25,7 +25,7 @@ pub(in crate::formats) fn dynamic_layout(source: ByteCount, ids: &dyn Entropy, u
     let size = rounded(source);
     let (footer, header) = dynamic_headers(size, ids, unix_ms);
     let table_bytes = (u64::from(header.entries) * 4).next_multiple_of(512);
-    let end = (header.table_offset + table_bytes).next_multiple_of(DATA_ALIGN);
+    let end = header.table_offset + table_bytes;
     let mut front = footer.encode().to_vec();
     front.extend_from_slice(&header.encode());
     Layout {
