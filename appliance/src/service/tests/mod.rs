@@ -1,1 +1,10 @@
-//! Contract tests of the service.
+//! Contract tests of the service: on a repository and a store in memory, under a paused clock, with real segments and
+//! manifests, through the same traits that remote clients use.
+
+mod access;
+mod digests;
+mod fixture;
+mod restart;
+mod schedule;
+mod ship;
+mod verdicts;

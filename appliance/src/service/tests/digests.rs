@@ -1,0 +1,63 @@
+//! Digests of the target: ordered by the agent, delivered by the hydrator, read by the agent.
+
+use super::fixture::*;
+use bytes::Bytes;
+use sluice_client::{AgentApi, HydratorApi};
+use sluice_proto::digests::{grain_count, seal_part};
+use sluice_proto::header::{Header, ObjectKind, Suite};
+use sluice_proto::keys::DataKey;
+use sluice_proto::wire::{ErrorCode, WorkRequest};
+use sluice_proto::{CycleNo, Digest, Generation};
+use std::time::Duration;
+use tokio::time::{Instant, advance};
+
+fn part(cycle: CycleNo, number: u64) -> Bytes {
+    let header = Header {
+        kind: ObjectKind::Digests,
+        suite: Suite::Aes256Gcm,
+        disk: DISK,
+        generation: Generation(1),
+        cycle,
+        salt: [4; 32],
+        fields: [0; 3],
+    };
+    let sectors = SIZE.sectors_ceil();
+    let digests = vec![Digest([5; 32]); grain_count(sectors) as usize];
+    seal_part(&header, &DataKey::new(KEY), number, sectors, &digests).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn digests_are_ordered_waited_for_and_delivered() {
+    let mut world = World::new().await;
+    world.register().await;
+    world.cycle(0, &whole()).await;
+    let cycle = world.start(1).await.cycle;
+    let work = || async { world.hydrator().work(WorkRequest::default()).await.unwrap().work.remove(0) };
+    assert!(!work().await.digests_wanted);
+    let begun = Instant::now();
+    let none = world.agent().digests(DISK, cycle, Generation(1), 0, 2000).await.unwrap();
+    assert_eq!((none, begun.elapsed()), (None, Duration::from_secs(2)));
+    assert!(work().await.digests_wanted);
+    let agent = world.agent();
+    let held = tokio::spawn(async move { agent.digests(DISK, cycle, Generation(1), 0, 30_000).await.unwrap() });
+    advance(Duration::from_secs(1)).await;
+    let sent = part(cycle, 0);
+    let wrong = world.hydrator().put_digests(DISK, cycle, Generation(1), 0, part(CycleNo(1), 0)).await;
+    assert_eq!(code(wrong), ErrorCode::Corrupt);
+    let beyond = world.hydrator().put_digests(DISK, cycle, Generation(1), 1, part(cycle, 1)).await;
+    assert_eq!(code(beyond), ErrorCode::BadRequest);
+    let large = vec![0; 5 << 20].into();
+    assert_eq!(code(world.hydrator().put_digests(DISK, cycle, Generation(1), 0, large).await), ErrorCode::TooLarge);
+    for _ in 0..2 {
+        world.hydrator().put_digests(DISK, cycle, Generation(1), 0, sent.clone()).await.unwrap();
+    }
+    assert_eq!(held.await.unwrap(), Some(sent.clone()));
+    world.restart().await;
+    let again = world.agent().digests(DISK, cycle, Generation(1), 0, 0).await.unwrap();
+    assert_eq!(again, Some(sent), "delivered digests are lost with a restart");
+    assert_eq!(code(world.agent().digests(DISK, cycle, Generation(1), 1, 0).await), ErrorCode::BadRequest);
+    let start = world.start(1).await;
+    let shipment = world.ship(&start, &planned(0, 10), 2).await;
+    world.verify(&shipment).await;
+    assert_eq!(world.objects().await, Vec::<String>::new());
+}
