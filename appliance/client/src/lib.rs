@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod https;
 
 pub use error::{ApiError, ApiResult};
+pub use https::{ClientError, ClientFiles, ClientOptions, HttpsClient};
 
 use async_trait::async_trait;
 use bytes::Bytes;
