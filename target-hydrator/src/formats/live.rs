@@ -27,7 +27,8 @@ pub struct FileRange {
 ///    with that the batch is on stable storage, no other flush is needed.
 ///
 /// A crash anywhere leaves an image that opens, in which all blocks that were not written read as before. Whether
-/// overwritten sectors hold the old or the new bytes is for the caller's journal to know.
+/// overwritten sectors hold the old or the new bytes is for the caller's journal to know. After an error in a step or in
+/// the data, drop it and open the image again: it no longer knows what is in the file.
 #[derive(Debug)]
 pub struct LiveImage {
     format: Format,

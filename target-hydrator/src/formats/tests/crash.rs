@@ -128,3 +128,37 @@ fn creating_an_image_that_is_cut_short_leaves_none() {
         }
     }
 }
+
+#[test]
+fn a_batch_with_more_table_pages_than_a_log_entry_holds_survives_cuts() {
+    let ids = TestIds::new(13);
+    let mut file = MemDisk::default();
+    run_steps(&mut file, new_layout(Format::VhdxDynamic, 600 * GIB).steps()).expect("layout");
+    let size = file.len();
+    let mut live = open_live(Format::VhdxDynamic, &mut file, size, &ids);
+    // A page of the table holds 512 blocks of 2 MiB: one write in each GiB.
+    let places: Vec<_> = (0..600).map(|gib| Extent::new(gib * GIB / 512 + 5, 1)).collect();
+    let writes = places.iter().map(|disk| (*disk, ids.bytes(512))).collect();
+    let batch = Batch { writes, zeros: vec![] };
+    let (mut logs, mut buf) = (0, vec![0; 512]);
+    for step in batch.steps(&file, &mut live, &ids) {
+        let synced = step == Step::Sync;
+        run_steps(&mut file, [step]).expect("step");
+        if !synced {
+            continue;
+        }
+        let cut = file.cut();
+        let image = open_as(Format::VhdxDynamic, &cut, ByteCount(cut.len())).expect("opens");
+        logs += usize::from(image.findings.iter().any(|finding| finding.text.contains("its log holds")));
+        for (disk, bytes) in &batch.writes {
+            image.read(&cut, *disk, &mut buf).expect("reads");
+            assert!(buf == *bytes || buf == [0; 512], "{disk}");
+        }
+    }
+    assert!(logs >= 6, "{logs} cuts left a log: fewer than two for each of three entries");
+    let image = open_as(Format::VhdxDynamic, &file, ByteCount(file.len())).expect("opens");
+    for (disk, bytes) in &batch.writes {
+        image.read(&file, *disk, &mut buf).expect("reads");
+        assert_eq!(&buf, bytes, "{disk}");
+    }
+}

@@ -17,7 +17,7 @@ struct Bytes {
 #[derive(Clone, Debug)]
 enum Pending {
     SetLen(u64),
-    Sector(u64, [u8; SECTOR as usize]),
+    Sector(u64, Box<[u8; SECTOR as usize]>),
 }
 
 /// The file. Reads see everything written; a crash takes away what wasn't synced, or parts of it.
@@ -42,7 +42,7 @@ impl Bytes {
         match change {
             Pending::SetLen(len) => self.set_len(*len),
             Pending::Sector(sector, bytes) => {
-                self.sectors.insert(*sector, *bytes);
+                self.sectors.insert(*sector, **bytes);
                 self.len = self.len.max((sector + 1) * SECTOR);
             }
         }
@@ -97,7 +97,7 @@ impl WriteAt for MemDisk {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         assert!(offset.is_multiple_of(SECTOR) && bytes.len().is_multiple_of(SECTOR as usize), "whole sectors only");
         for (i, chunk) in bytes.chunks_exact(SECTOR as usize).enumerate() {
-            let mut sector = [0; SECTOR as usize];
+            let mut sector = Box::new([0; SECTOR as usize]);
             sector.copy_from_slice(chunk);
             let change = Pending::Sector(offset / SECTOR + i as u64, sector);
             self.seen.apply(&change);

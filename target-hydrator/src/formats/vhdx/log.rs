@@ -148,3 +148,6 @@ fn newest_chain(
 fn too_forged() -> FormatError {
     FormatError::corrupt("the VHDX log is full of entries that overlap: no program writes it so")
 }
+
+#[cfg(test)]
+mod tests;
