@@ -1,0 +1,139 @@
+//! Whether a committed cycle may be applied to the target as it is. Decided from facts alone.
+
+use super::stop::Failure;
+use crate::ledger::{Ledger, State};
+use crate::target::Fingerprint;
+use sluice_proto::cycle::{CycleKind, FailReason};
+use sluice_proto::header::Suite;
+use sluice_proto::manifest::{Manifest, Previous};
+use sluice_proto::wire::{CycleRef, Work};
+use sluice_proto::{Digest, SectorBitmap};
+
+/// The facts that decide.
+pub(crate) struct Facts<'a> {
+    pub ledger: &'a Ledger,
+    /// Sectors that a cycle which failed half-way left in an unknown state.
+    pub torn: &'a SectorBitmap,
+    /// The target as it is now.
+    pub fingerprint: &'a Fingerprint,
+    pub work: &'a Work,
+    pub manifest: &'a Manifest,
+    /// BLAKE3 of the manifest.
+    pub hash: Digest,
+    /// Whether cycles that are not sealed are taken: agent and hydrator are one process.
+    pub allow_plain: bool,
+}
+
+impl Facts<'_> {
+    /// May the cycle be applied?
+    pub fn judge(&self) -> Result<(), Failure> {
+        self.check_identity()?;
+        let reference = CycleRef { cycle: self.work.cycle, manifest: self.hash };
+        if self.ledger.state == (State::Applying { cycle: reference }) {
+            // It was found right before the crash that cut it short.
+            return Ok(());
+        }
+        if self.manifest.kind == CycleKind::Initial {
+            return self.check_initial();
+        }
+        self.check_untouched()?;
+        if self.is_compared() {
+            // The plan is what differed from this very target: nothing that was before matters.
+            return Ok(());
+        }
+        self.check_base()
+    }
+
+    fn is_compared(&self) -> bool {
+        self.manifest.kind == CycleKind::Resync && self.ledger.compared == Some(self.work.cycle)
+    }
+
+    fn check_identity(&self) -> Result<(), Failure> {
+        let (manifest, work) = (self.manifest, self.work);
+        let corrupt = |text: String| Err(Failure::new(FailReason::ManifestCorrupt, text));
+        if (manifest.disk, manifest.generation, manifest.cycle) != (work.disk, work.generation, work.cycle) {
+            return corrupt(format!(
+                "the manifest is that of disk {} {:?} {:?} where that of disk {} {:?} {:?} was due",
+                manifest.disk, manifest.generation, manifest.cycle, work.disk, work.generation, work.cycle
+            ));
+        }
+        if manifest.suite == Suite::Plain && !self.allow_plain {
+            return corrupt("the manifest is not sealed, which is taken from an agent in the same process only".into());
+        }
+        if manifest.disk_bytes != self.ledger.source_size || work.size != self.ledger.source_size {
+            let text = format!(
+                "the source has {} bytes now, the target was made for {}: begin with a new target",
+                manifest.disk_bytes, self.ledger.source_size
+            );
+            return Err(Failure::new(FailReason::SourceChangedSize, text));
+        }
+        if manifest.kind == CycleKind::Final && manifest.whole_disk.is_none() {
+            return corrupt("a final cycle without the digest of the whole source".into());
+        }
+        match self.ledger.verified {
+            Some(last) if last.cycle.cycle >= manifest.cycle => corrupt(format!(
+                "{:?} comes after {:?}, which the target holds already: an old manifest in the place of a new one",
+                manifest.cycle, last.cycle.cycle
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_initial(&self) -> Result<(), Failure> {
+        let all = self.ledger.source_size.sectors_ceil();
+        if self.manifest.plan.count() != all {
+            let text = format!("an initial cycle of {} sectors for a disk of {all}", self.manifest.plan.count());
+            return Err(Failure::new(FailReason::ManifestCorrupt, text));
+        }
+        Ok(())
+    }
+
+    /// Nobody but the hydrator may have changed the target since its last flush.
+    fn check_untouched(&self) -> Result<(), Failure> {
+        match &self.ledger.fingerprint {
+            Some(noted) if noted != self.fingerprint => {
+                let text = "somebody changed the target or put another in its place since the last cycle; it is \
+                            compared with the source as a whole, do not write to it";
+                Err(Failure::new(FailReason::TargetChanged, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The target must be what the source's changes are based on.
+    fn check_base(&self) -> Result<(), Failure> {
+        let changed = |text: String| Err(Failure::new(FailReason::TargetChanged, text));
+        if let Some(doubt) = &self.ledger.doubt {
+            return changed(format!("the target must be compared with the source first: {doubt}"));
+        }
+        let base = self.ledger.verified.map(|v| v.cycle);
+        if base.is_none() {
+            return changed(format!("the target holds nothing yet that a {} could be based on", self.manifest.kind));
+        }
+        let named = self.manifest.previous.map(|Previous { cycle, manifest }| CycleRef { cycle, manifest });
+        if named != base {
+            let text = format!("it is based on {}, the target holds {}", shown(named), shown(base));
+            // Where the appliance believes the same as the manifest, it is the target that fell behind.
+            return match self.work.verified == base {
+                true => Err(Failure::new(FailReason::ManifestCorrupt, format!("the manifest is out of turn: {text}"))),
+                false => changed(format!("the target is not where the appliance believes it to be: {text}")),
+            };
+        }
+        let mut missing = self.torn.clone();
+        missing.subtract(&self.manifest.plan);
+        match missing.is_empty() {
+            true => Ok(()),
+            false => changed(format!(
+                "{} sectors that a failed cycle wrote are not in this one, which should bring them again",
+                missing.count()
+            )),
+        }
+    }
+}
+
+fn shown(cycle: Option<CycleRef>) -> String {
+    cycle.map_or_else(|| "nothing".to_owned(), |c| format!("{:?} ({})", c.cycle, &c.manifest.to_string()[..8]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! A committed cycle on its way to the target: checked, written, read back, compared, noted.
+
+use super::pipeline::{LANES, Pipeline, in_lanes};
+use super::segment::{Job, Opened};
+use super::session::Session;
+use super::stop::{Failure, Stop};
+use crate::ledger::{AppliedGroup, State, VerifiedCycle};
+use crate::progress::Phase;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sluice_proto::cycle::{CycleKind, FailReason};
+use sluice_proto::manifest::Manifest;
+use sluice_proto::stream::{BlockCv, Blocks, StreamDigest};
+use sluice_proto::wire::CycleRef;
+use sluice_proto::{ByteCount, Digest, SectorBitmap};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Bytes of the disk that are written before they are flushed and read back.
+pub(super) const BATCH_BYTES: u64 = 64 << 20;
+/// Segments in such a batch at most.
+pub(super) const BATCH_SEGMENTS: usize = 32;
+/// A cycle of so many bytes is held in memory after it was checked, so that it need not be decoded again.
+const HOLD_BYTES: u64 = 32 << 20;
+/// Runs of sectors that an error names.
+const SHOWN_RUNS: usize = 8;
+
+/// A cycle that was accepted.
+pub(super) struct Committed {
+    pub manifest: Arc<Manifest>,
+    /// BLAKE3 of the manifest.
+    pub hash: Digest,
+    pub pipeline: Arc<Pipeline>,
+}
+
+/// What was read back so far.
+#[derive(Default)]
+struct Tally {
+    digest: StreamDigest,
+    /// The sectors that were read back and found to be what the source sent.
+    matched: SectorBitmap,
+}
+
+impl Tally {
+    fn add(&mut self, job: &Job, source: &[BlockCv], target: &[BlockCv]) {
+        for ((extents, source), target) in job.blocks.iter().zip(source).zip(target) {
+            if source == target {
+                self.matched.extend(extents.iter().copied());
+            }
+            self.digest.push(*target);
+        }
+    }
+}
+
+/// The segments of a manifest in order, each with the extents of its blocks.
+fn jobs(manifest: &Manifest) -> impl Iterator<Item = Arc<Job>> + Send + '_ {
+    let mut blocks = Blocks::of(&manifest.plan);
+    manifest.segments.iter().map(move |entry| {
+        let extents = blocks.by_ref().take(entry.blocks as usize).map(|(_, extents)| extents).collect();
+        Arc::new(Job::of(entry, extents))
+    })
+}
+
+impl Session {
+    pub(super) async fn commit(&mut self, cycle: Committed) -> Result<VerifiedCycle, Stop> {
+        let manifest = &cycle.manifest;
+        let held = match manifest.kind {
+            CycleKind::Initial => {
+                self.begin_initial(manifest.cycle, manifest.generation).await?;
+                VecDeque::new()
+            }
+            _ => {
+                let held = self.check_all(&cycle).await?;
+                self.begin_applying(&cycle).await?;
+                held
+            }
+        };
+        let total = ByteCount(manifest.plan.count().bytes().0 * 2);
+        self.env.progress.begin(manifest.disk, manifest.cycle, Phase::Writing, total);
+        let tally = match manifest.kind {
+            CycleKind::Initial => self.write_initial(&cycle).await?,
+            _ => self.write_all(&cycle, held).await?,
+        };
+        let digest = compare(manifest, tally)?;
+        let whole_disk = match manifest.whole_disk {
+            Some(expected) => Some(self.compare_whole(&cycle, expected, digest).await?),
+            None => None,
+        };
+        let reference = CycleRef { cycle: manifest.cycle, manifest: cycle.hash };
+        let done = VerifiedCycle { cycle: reference, generation: manifest.generation, digest, whole_disk };
+        self.note_verified(done, &cycle.pipeline).await?;
+        Ok(done)
+    }
+
+    /// Checks every segment before the first byte is written. A small cycle's plaintext is held.
+    async fn check_all(&self, cycle: &Committed) -> Result<VecDeque<Opened>, Stop> {
+        let manifest = &cycle.manifest;
+        let total = manifest.plan.count().bytes();
+        self.env.progress.begin(manifest.disk, manifest.cycle, Phase::Checking, total);
+        let hold = total.0 <= HOLD_BYTES;
+        let check = |job| cycle.pipeline.clone().check(job, hold);
+        let mut checked = stream::iter(jobs(manifest).map(check)).buffered(LANES);
+        let (mut held, mut digest) = (VecDeque::new(), StreamDigest::default());
+        while let Some(opened) = checked.try_next().await? {
+            opened.cvs.iter().for_each(|cv| digest.push(*cv));
+            if hold {
+                held.push_back(opened);
+            }
+        }
+        match digest.finish() == manifest.digest {
+            true => Ok(held),
+            false => Err(Stop::fail(FailReason::ManifestCorrupt, "its segments don't add up to its digest")),
+        }
+    }
+
+    /// From here on the target is no longer the last verified cycle; the ledger knows it before the target does.
+    async fn begin_applying(&mut self, cycle: &Committed) -> Result<(), Stop> {
+        let state = State::Applying { cycle: CycleRef { cycle: cycle.manifest.cycle, manifest: cycle.hash } };
+        if self.file.ledger.state == state {
+            return Ok(());
+        }
+        self.file.mark_torn(&cycle.manifest.plan).await?;
+        self.file.ledger.state = state;
+        self.file.ledger.fingerprint = None;
+        self.file.ledger.compared = None;
+        Ok(self.file.save().await?)
+    }
+
+    async fn write_all(&self, cycle: &Committed, mut held: VecDeque<Opened>) -> Result<Tally, Stop> {
+        let mut tally = Tally::default();
+        let mut jobs = jobs(&cycle.manifest);
+        loop {
+            let batch = next_batch(&mut jobs);
+            if batch.is_empty() {
+                return Ok(tally);
+            }
+            let write = |job: &Arc<Job>| cycle.pipeline.clone().write(job.clone(), held.pop_front());
+            let writes: Vec<_> = batch.iter().map(write).collect();
+            let source = in_lanes(writes).await?;
+            self.prove(cycle, &batch, &source, &mut tally).await?;
+        }
+    }
+
+    /// As `write_all`, but what was applied while it arrived is only read back, or not even that where it was already.
+    async fn write_initial(&mut self, cycle: &Committed) -> Result<Tally, Stop> {
+        let State::Initial { applied: groups, .. } = self.file.ledger.state.clone() else {
+            return Err(Stop::Later("the ledger lost the initial cycle".to_owned()));
+        };
+        let segments: Vec<_> = cycle.manifest.segments.iter().map(|s| (s.first, s.blocks, s.hash)).collect();
+        let mut present = AppliedGroup::present(&groups, &segments).into_iter();
+        let mut jobs = jobs(&cycle.manifest);
+        let (mut tally, mut done) = (Tally::default(), Vec::new());
+        let proven = self.proven_ahead(cycle, &groups);
+        if let Some(digest) = proven {
+            let end = AppliedGroup::end(&groups);
+            tally.digest = digest;
+            while AppliedGroup::end(&done) < end
+                && let (Some(job), Some(_)) = (jobs.next(), present.next())
+            {
+                tally.matched.extend(job.blocks.iter().flatten().copied());
+                AppliedGroup::push(&mut done, job.first, job.blocks.len() as u64, job.hash);
+                self.env.progress.add(cycle.manifest.disk, ByteCount(job.bytes().0 * 2));
+            }
+        }
+        loop {
+            let batch = next_batch(&mut jobs);
+            if batch.is_empty() {
+                return Ok(tally);
+            }
+            let here: Vec<bool> = batch.iter().map(|_| present.next().unwrap_or(false)).collect();
+            let bring = |(job, here): (&Arc<Job>, &bool)| {
+                let (pipeline, job, here) = (cycle.pipeline.clone(), job.clone(), *here);
+                async move { if here { pipeline.source_values(job).await } else { pipeline.check_and_write(job).await } }
+            };
+            let brings: Vec<_> = batch.iter().zip(&here).map(bring).collect();
+            let source = in_lanes(brings).await?;
+            self.prove(cycle, &batch, &source, &mut tally).await?;
+            batch.iter().for_each(|j| AppliedGroup::push(&mut done, j.first, j.blocks.len() as u64, j.hash));
+            if here.contains(&false) {
+                let end = AppliedGroup::end(&done);
+                let later = groups.iter().filter(|group| group.first >= end).copied();
+                self.note_applied(done.iter().copied().chain(later).collect()).await?;
+            }
+        }
+    }
+
+    /// The digest of what was read back while the cycle was still arriving, if all of that belongs to the cycle.
+    fn proven_ahead(&mut self, cycle: &Committed, groups: &[AppliedGroup]) -> Option<StreamDigest> {
+        let streamed = self.streamed.take()?;
+        let segments: Vec<_> = cycle.manifest.segments.iter().map(|s| (s.first, s.blocks, s.hash)).collect();
+        let present = AppliedGroup::present(groups, &segments);
+        let end = AppliedGroup::end(groups);
+        let all_present = segments.iter().zip(&present).all(|(s, here)| s.0 >= end || *here);
+        let same = streamed.is_of(&cycle.pipeline.cycle) && streamed.end() == end;
+        streamed.digest.filter(|_| same && all_present)
+    }
+
+    /// Flushes a batch and reads it back from the medium.
+    pub(super) async fn read_batch(pipeline: &Arc<Pipeline>, batch: &[Arc<Job>]) -> Result<Vec<Vec<BlockCv>>, Stop> {
+        pipeline.target.sync().await?;
+        let reads: Vec<_> = batch.iter().map(|job| pipeline.clone().read_back(job.clone())).collect();
+        in_lanes(reads).await
+    }
+
+    async fn prove(
+        &self,
+        cycle: &Committed,
+        batch: &[Arc<Job>],
+        source: &[Vec<BlockCv>],
+        tally: &mut Tally,
+    ) -> Result<(), Stop> {
+        let target = Self::read_batch(&cycle.pipeline, batch).await?;
+        for ((job, source), target) in batch.iter().zip(source).zip(&target) {
+            tally.add(job, source, target);
+        }
+        Ok(())
+    }
+
+    /// The whole target's digest must be the whole source's.
+    async fn compare_whole(&self, cycle: &Committed, expected: Digest, digest: Digest) -> Result<Digest, Stop> {
+        let manifest = &cycle.manifest;
+        let whole = manifest.disk_bytes.sectors_ceil();
+        self.env.progress.begin(manifest.disk, manifest.cycle, Phase::WholeDisk, whole.bytes());
+        let found = cycle.pipeline.whole_digest().await?;
+        if found == expected {
+            return Ok(found);
+        }
+        let text = format!(
+            "the whole target differs from the whole source (BLAKE3 {found} and {expected}), though the cycle's own \
+             sectors are equal: something changed one of them unnoticed"
+        );
+        let failure = Failure::new(FailReason::DigestMismatch, text);
+        Err(Stop::Fail(Failure { bitmaps_equal: Some(true), target_digest: Some(digest), ..failure }))
+    }
+
+    async fn note_verified(&mut self, done: VerifiedCycle, pipeline: &Pipeline) -> Result<(), Stop> {
+        // An empty cycle has written nothing, but a dynamic image may still have tables to bring out.
+        pipeline.target.sync().await?;
+        let fingerprint = pipeline.target.fingerprint().await?;
+        let ledger = &mut self.file.ledger;
+        ledger.verified = Some(done);
+        ledger.fingerprint = Some(fingerprint);
+        ledger.state = State::Idle;
+        ledger.doubt = None;
+        ledger.compared = None;
+        self.file.save().await?;
+        if let Err(error) = self.file.clear_torn().await {
+            tracing::debug!(%error, "a leftover of the cycle could not be removed; the ledger no longer counts it");
+        }
+        Ok(())
+    }
+}
+
+fn next_batch(jobs: &mut impl Iterator<Item = Arc<Job>>) -> Vec<Arc<Job>> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES
+        && batch.len() < BATCH_SEGMENTS
+        && let Some(job) = jobs.next()
+    {
+        bytes += job.bytes().0;
+        batch.push(job);
+    }
+    batch
+}
+
+/// Bitmap and digest of what was read back must be those of the manifest.
+fn compare(manifest: &Manifest, tally: Tally) -> Result<Digest, Stop> {
+    let digest = tally.digest.finish();
+    let bitmaps_equal = tally.matched == manifest.plan;
+    if bitmaps_equal && digest == manifest.digest {
+        return Ok(digest);
+    }
+    let mut differing = manifest.plan.clone();
+    differing.subtract(&tally.matched);
+    let runs: Vec<_> = differing.runs().take(SHOWN_RUNS).map(|run| run.to_string()).collect();
+    let (reason, text) = match digest == manifest.digest {
+        true => {
+            (FailReason::BitmapMismatch, format!("the sectors read back are not those planned: {}", runs.join(", ")))
+        }
+        false => (
+            FailReason::DigestMismatch,
+            format!(
+                "what was read back from the target is not what the source sent, in blocks of {} sectors: {}{}; see the \
+                 kernel's log for errors of the target's disk",
+                differing.count(),
+                runs.join(", "),
+                if differing.runs().nth(SHOWN_RUNS).is_some() { " and more" } else { "" }
+            ),
+        ),
+    };
+    let failure = Failure::new(reason, text);
+    Err(Stop::Fail(Failure { bitmaps_equal: Some(bitmaps_equal), target_digest: Some(digest), ..failure }))
+}

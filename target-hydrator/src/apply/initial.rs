@@ -1,0 +1,186 @@
+//! Applying an initial cycle while it still arrives: there is nothing yet on the target that it could spoil.
+//!
+//! Segments are applied from the disk's start on without a gap, each checked in full before it is written. Whatever goes
+//! wrong here fails nothing: the commit tells which segments count, and what was not applied by then is applied then.
+
+use super::commit::{BATCH_BYTES, BATCH_SEGMENTS};
+use super::pipeline::{Pipeline, in_lanes};
+use super::segment::{Cycle, Job};
+use super::session::Session;
+use super::stop::Stop;
+use crate::ledger::{AppliedGroup, State};
+use crate::progress::Phase;
+use sluice_proto::cycle::{CycleKind, FailReason};
+use sluice_proto::header::{HEADER_BYTES, Header, ObjectKind, Suite};
+use sluice_proto::manifest::cycle_folder;
+use sluice_proto::segment::SEGMENT_BLOCKS_MAX;
+use sluice_proto::stream::{StreamDigest, block_count};
+use sluice_proto::wire::{StoredSegment, Work};
+use sluice_proto::{BLOCK_SECTORS, BlockNo, ByteCount, CycleNo, Extent, Generation, SectorCount};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What of an initial cycle was applied by this process before its commit.
+pub(super) struct Streamed {
+    pipeline: Arc<Pipeline>,
+    /// The digest of what was read back, from block 0 on; none where an earlier process applied the beginning.
+    pub digest: Option<StreamDigest>,
+    end: BlockNo,
+    /// Something was wrong with a segment: the rest waits for the commit.
+    stopped: bool,
+}
+
+impl Streamed {
+    /// True where it is of this cycle, sealed in the same way.
+    pub fn is_of(&self, cycle: &Cycle) -> bool {
+        let own = &self.pipeline.cycle;
+        (own.generation, own.cycle, own.suite, own.stream) == (cycle.generation, cycle.cycle, cycle.suite, cycle.stream)
+    }
+
+    /// The first block that it hasn't applied.
+    pub fn end(&self) -> BlockNo {
+        self.end
+    }
+}
+
+impl Session {
+    /// True where segments of this work can be applied ahead of its commit.
+    pub fn can_stream(&self, work: &Work) -> bool {
+        let whole = work.sectors == work.size.sectors_ceil();
+        let stopped = self.streamed.as_ref().is_some_and(|s| s.pipeline.cycle.cycle == work.cycle && s.stopped);
+        let newer = self.file.ledger.verified.is_none_or(|v| v.cycle.cycle < work.cycle);
+        let open = work.kind == CycleKind::Initial && work.manifest.is_none() && !work.stored.is_empty();
+        open && whole && newer && !stopped && work.generation >= self.file.ledger.generation
+    }
+
+    /// Applies the next few segments that have arrived. False where none of them is the next.
+    ///
+    /// # Errors
+    /// The segments are left to the commit.
+    pub async fn stream(&mut self, work: &Work) -> Result<bool, Stop> {
+        let result = self.stream_batch(work).await;
+        if result.is_err()
+            && let Some(streamed) = &mut self.streamed
+        {
+            streamed.stopped = true;
+        }
+        result
+    }
+
+    async fn stream_batch(&mut self, work: &Work) -> Result<bool, Stop> {
+        let pipeline = self.streaming(work).await?;
+        let State::Initial { applied, .. } = &self.file.ledger.state else { return Ok(false) };
+        let mut groups = applied.clone();
+        let batch = next_jobs(work, AppliedGroup::end(&groups), pipeline.cycle.stream);
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let writes: Vec<_> = batch.iter().map(|job| pipeline.clone().check_and_write(job.clone())).collect();
+        let source = in_lanes(writes).await?;
+        let target = Self::read_batch(&pipeline, &batch).await?;
+        if source != target {
+            return Err(Stop::fail(FailReason::DigestMismatch, "the target does not hold what was written to it"));
+        }
+        batch.iter().for_each(|j| AppliedGroup::push(&mut groups, j.first, j.blocks.len() as u64, j.hash));
+        let end = AppliedGroup::end(&groups);
+        self.note_applied(groups).await?;
+        if let Some(streamed) = &mut self.streamed {
+            streamed.end = end;
+            if let Some(digest) = &mut streamed.digest {
+                target.iter().flatten().for_each(|cv| digest.push(*cv));
+            }
+        }
+        Ok(true)
+    }
+
+    /// What the cycle's segments are moved by; begins the cycle where it is new.
+    async fn streaming(&mut self, work: &Work) -> Result<Arc<Pipeline>, Stop> {
+        if let Some(streamed) = &self.streamed
+            && (streamed.pipeline.cycle.cycle, streamed.pipeline.cycle.generation) == (work.cycle, work.generation)
+        {
+            return Ok(streamed.pipeline.clone());
+        }
+        let key = self.unlock(work).await?;
+        let target = self.target(work).await?;
+        let suite = self.suite(work).await?;
+        let pipeline = self.pipeline(work, key, suite, work.sectors, target);
+        self.begin_initial(work.cycle, work.generation).await?;
+        let end = match &self.file.ledger.state {
+            State::Initial { applied, .. } => AppliedGroup::end(applied),
+            _ => BlockNo(0),
+        };
+        self.env.progress.begin(work.disk, work.cycle, Phase::Writing, ByteCount(work.sectors.bytes().0 * 2));
+        let digest = (end == BlockNo(0)).then(StreamDigest::default);
+        self.streamed = Some(Streamed { pipeline: pipeline.clone(), digest, end, stopped: false });
+        Ok(pipeline)
+    }
+
+    /// How the cycle is sealed, by the header of a stored segment; every other one must be sealed alike.
+    async fn suite(&self, work: &Work) -> Result<Suite, Stop> {
+        let Some(segment) = work.stored.first() else { return Err(Stop::Later("no segment is stored yet".into())) };
+        let folder = cycle_folder(work.disk, work.generation, work.cycle);
+        let key = format!("{folder}/{}", segment.name);
+        let head = self.env.store.get_range(&key, 0..HEADER_BYTES as u64).await;
+        let head = head.map_err(|e| Stop::store(&e, FailReason::SegmentCorrupt))?;
+        let header = Header::decode(ObjectKind::Segment, &head);
+        match header.map_err(|e| Stop::format(FailReason::SegmentCorrupt, &key, &e))?.suite {
+            Suite::Plain if !self.env.allow_plain => {
+                Err(Stop::fail(FailReason::SegmentCorrupt, "segments are not sealed"))
+            }
+            suite => Ok(suite),
+        }
+    }
+
+    /// From here on the target is on its way to an initial cycle: only this one, or a comparison, makes it whole.
+    pub(super) async fn begin_initial(&mut self, cycle: CycleNo, generation: Generation) -> Result<(), Stop> {
+        let ledger = &mut self.file.ledger;
+        if matches!(ledger.state, State::Initial { cycle: c, generation: g, .. } if (c, g) == (cycle, generation)) {
+            return Ok(());
+        }
+        ledger.state = State::Initial { cycle, generation, applied: Vec::new() };
+        ledger.doubt = Some("an initial cycle was begun and not finished".to_owned());
+        ledger.fingerprint = None;
+        ledger.compared = None;
+        Ok(self.file.save().await?)
+    }
+
+    /// Notes what of an initial cycle is durably on the target.
+    pub(super) async fn note_applied(&mut self, groups: Vec<AppliedGroup>) -> Result<(), Stop> {
+        if let State::Initial { applied, .. } = &mut self.file.ledger.state {
+            *applied = groups;
+        }
+        Ok(self.file.save().await?)
+    }
+}
+
+/// The segments that follow block `next` without a gap, for one batch. Several attempts at one segment may be stored: any
+/// will do, as the commit tells which one counts.
+fn next_jobs(work: &Work, mut next: BlockNo, stream: SectorCount) -> Vec<Arc<Job>> {
+    let stored: BTreeMap<BlockNo, &StoredSegment> = work.stored.iter().map(|s| (s.first, s)).collect();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES
+        && batch.len() < BATCH_SEGMENTS
+        && let Some(segment) = stored.get(&next)
+    {
+        let end = next.0.saturating_add(segment.blocks);
+        if segment.blocks == 0 || segment.blocks > SEGMENT_BLOCKS_MAX || end > block_count(stream) {
+            break;
+        }
+        let block = |number: u64| {
+            let start = number * BLOCK_SECTORS;
+            vec![Extent::new(start, (stream.0 - start).min(BLOCK_SECTORS))]
+        };
+        let job = Job {
+            name: segment.name.clone(),
+            first: next,
+            len: segment.len,
+            hash: segment.hash,
+            salt: None,
+            blocks: (next.0..end).map(block).collect(),
+        };
+        bytes += job.bytes().0;
+        batch.push(Arc::new(job));
+        next = BlockNo(end);
+    }
+    batch
+}

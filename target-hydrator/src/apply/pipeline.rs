@@ -1,0 +1,250 @@
+//! Moving one cycle's segments: fetched, opened, written, read back. Several at a time, each in bounded memory.
+
+use super::segment::{Cycle, Job, Op, Opened, chaining_values, open, open_piece};
+use super::stop::Stop;
+use crate::compute::Compute;
+use crate::progress::Progress;
+use crate::spool::Spool;
+use crate::target::Target;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sluice_platform::{AlignedBuf, BufPool};
+use sluice_proto::cycle::FailReason;
+use sluice_proto::manifest::cycle_folder;
+use sluice_proto::stream::{BlockCv, BlockHasher, Blocks, StreamDigest};
+use sluice_proto::{BLOCK_BYTES, BlockNo, ByteCount, Digest, Extent, FormatError, GRAIN_SECTORS, Sector, SectorBitmap};
+use std::sync::Arc;
+
+/// Segments in flight: with at most 16 MiB each and as much plaintext, what bounds the hydrator's memory.
+pub(crate) const LANES: usize = 3;
+/// Requests to the target that are in flight for one segment.
+const DEPTH: usize = 16;
+/// The plaintext of one segment that is held at most.
+const KEEP_BYTES: u64 = 16 << 20;
+
+/// What all segments of a cycle are moved by.
+pub(crate) struct Pipeline {
+    pub cycle: Arc<Cycle>,
+    pub spool: Spool,
+    pub target: Arc<dyn Target>,
+    pub compute: Compute,
+    pub progress: Progress,
+    pub buffers: BufPool,
+}
+
+/// Buffers for reading back: a block for each lane.
+pub(crate) fn buffers() -> BufPool {
+    BufPool::new(LANES + 1, BLOCK_BYTES as usize)
+}
+
+/// Runs futures, [`LANES`] at a time, and gives their results in the futures' order.
+pub(crate) async fn in_lanes<T, F>(work: impl IntoIterator<Item = F>) -> Result<Vec<T>, Stop>
+where
+    F: Future<Output = Result<T, Stop>> + Send,
+{
+    stream::iter(work).buffered(LANES).try_collect().await
+}
+
+impl Pipeline {
+    /// Fetches a segment and checks it in full; keeps a local copy where the store is far away. What it does to the
+    /// target is held only if `keep`.
+    pub async fn check(self: Arc<Self>, job: Arc<Job>, keep: bool) -> Result<Opened, Stop> {
+        let bytes = self.fetch(&job).await?;
+        let keep_max = if keep { KEEP_BYTES * 2 } else { 0 };
+        let opened = self.open(&job, &bytes, keep_max).await?;
+        self.spool.keep(&self.key(&job), bytes).await?;
+        self.progress.add(self.cycle.disk, job.bytes());
+        Ok(opened)
+    }
+
+    /// Writes a segment that was checked already. Gives the chaining values of its blocks at the source.
+    pub async fn write(self: Arc<Self>, job: Arc<Job>, held: Option<Opened>) -> Result<Vec<BlockCv>, Stop> {
+        if let Some(Opened { cvs, ops: Some(ops) }) = held {
+            self.carry_out(ops).await?;
+            return Ok(cvs);
+        }
+        let bytes = self.fetch(&job).await?;
+        self.write_in_pieces(&job, bytes).await
+    }
+
+    /// Checks a segment in full and then writes it. For initial cycles.
+    pub async fn check_and_write(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
+        let bytes = self.fetch(&job).await?;
+        let opened = self.open(&job, &bytes, KEEP_BYTES).await?;
+        match opened.ops {
+            Some(ops) => {
+                drop(bytes);
+                self.carry_out(ops).await?;
+                Ok(opened.cvs)
+            }
+            None => self.write_in_pieces(&job, bytes).await,
+        }
+    }
+
+    /// The chaining values at the source of a segment that is on the target already.
+    pub async fn source_values(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
+        let bytes = self.fetch(&job).await?;
+        let (cycle, at) = (self.cycle.clone(), job.clone());
+        self.compute.run(move || chaining_values(&cycle, &at, &bytes)).await?.map_err(|e| corrupt(&job, &e))
+    }
+
+    /// Reads a segment's sectors back from the medium; gives the chaining values of what is there.
+    pub async fn read_back(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
+        let mut cvs = Vec::with_capacity(job.blocks.len());
+        let mut holes = Holes::default();
+        for (position, extents) in job.blocks.iter().enumerate() {
+            let mut pieces = Vec::with_capacity(extents.len());
+            let mut reads = Vec::new();
+            for extent in extents {
+                let hole = holes.covers(&*self.target, *extent).await?;
+                pieces.push(Piece { extent: *extent, bytes: None });
+                if !hole {
+                    reads.push((pieces.len() - 1, *extent));
+                }
+            }
+            let read = |(at, extent): (usize, Extent)| {
+                let this = self.clone();
+                async move { Ok::<_, Stop>((at, this.read(extent).await?)) }
+            };
+            let mut read = stream::iter(reads.into_iter().map(read)).buffer_unordered(DEPTH);
+            while let Some((at, bytes)) = read.try_next().await? {
+                pieces[at].bytes = Some(bytes);
+            }
+            let (block, stream) = (BlockNo(job.first.0 + position as u64), self.cycle.stream);
+            cvs.push(self.compute.run(move || hash_block(BlockHasher::new(block, stream), &pieces)).await?);
+        }
+        self.progress.add(self.cycle.disk, job.bytes());
+        Ok(cvs)
+    }
+
+    /// BLAKE3 of the whole target, as far as the source reaches.
+    pub async fn whole_digest(self: &Arc<Self>) -> Result<Digest, Stop> {
+        let cycle = Cycle { key: self.cycle.key.clone(), stream: self.cycle.sectors, ..*self.cycle };
+        let whole = Arc::new(Self {
+            cycle: Arc::new(cycle),
+            spool: self.spool.clone(),
+            target: self.target.clone(),
+            compute: self.compute,
+            progress: self.progress.clone(),
+            buffers: self.buffers.clone(),
+        });
+        let plan = SectorBitmap::full(self.cycle.sectors);
+        let read = |(block, extents)| {
+            let job = Job {
+                name: String::new(),
+                first: block,
+                len: ByteCount(0),
+                hash: Digest([0; 32]),
+                salt: None,
+                blocks: vec![extents],
+            };
+            whole.clone().read_back(Arc::new(job))
+        };
+        let mut blocks = stream::iter(Blocks::of(&plan).map(read)).buffered(LANES);
+        let mut digest = StreamDigest::default();
+        while let Some(cvs) = blocks.try_next().await? {
+            cvs.into_iter().for_each(|cv| digest.push(cv));
+        }
+        Ok(digest.finish())
+    }
+
+    async fn read(&self, extent: Extent) -> Result<AlignedBuf, Stop> {
+        // Small reads are many and short-lived; large ones come one to a lane and share the pool.
+        let buf = match extent.bytes().0 > BLOCK_BYTES / 8 {
+            true => self.buffers.try_take().unwrap_or_else(|| AlignedBuf::new(extent.bytes().0 as usize)),
+            false => AlignedBuf::new(extent.bytes().0 as usize),
+        };
+        Ok(self.target.read(extent, buf).await?)
+    }
+
+    async fn fetch(&self, job: &Job) -> Result<Bytes, Stop> {
+        self.spool.get(&self.key(job), job.len.0, job.hash, FailReason::SegmentCorrupt).await
+    }
+
+    fn key(&self, job: &Job) -> String {
+        format!("{}/{}", cycle_folder(self.cycle.disk, self.cycle.generation, self.cycle.cycle), job.name)
+    }
+
+    async fn open(&self, job: &Arc<Job>, bytes: &Bytes, keep_max: u64) -> Result<Opened, Stop> {
+        let (cycle, at, bytes) = (self.cycle.clone(), job.clone(), bytes.clone());
+        self.compute.run(move || open(&cycle, &at, &bytes, keep_max)).await?.map_err(|e| corrupt(job, &e))
+    }
+
+    async fn write_in_pieces(&self, job: &Arc<Job>, bytes: Bytes) -> Result<Vec<BlockCv>, Stop> {
+        let (mut position, mut cvs) = (0, Vec::new());
+        while position < job.blocks.len() {
+            let (cycle, at, bytes) = (self.cycle.clone(), job.clone(), bytes.clone());
+            let piece = self.compute.run(move || open_piece(&cycle, &at, &bytes, position)).await?;
+            let (ops, next, values) = piece.map_err(|e| corrupt(job, &e))?;
+            self.carry_out(ops).await?;
+            position = next;
+            cvs.extend(values);
+        }
+        Ok(cvs)
+    }
+
+    async fn carry_out(&self, ops: Vec<Op>) -> Result<(), Stop> {
+        let carry_out = |op| async move {
+            let target = self.target.clone();
+            let bytes = match op {
+                Op::Write(at, buf) => {
+                    let len = buf.len() as u64;
+                    target.write(at, buf).await?;
+                    len
+                }
+                Op::Zero(extent) => {
+                    target.zero(extent).await?;
+                    extent.bytes().0
+                }
+            };
+            self.progress.add(self.cycle.disk, ByteCount(bytes));
+            Ok::<_, Stop>(())
+        };
+        stream::iter(ops.into_iter().map(carry_out)).buffer_unordered(DEPTH).try_collect().await
+    }
+}
+
+fn corrupt(job: &Job, error: &FormatError) -> Stop {
+    Stop::format(FailReason::SegmentCorrupt, &format!("segment {}", job.name), error)
+}
+
+struct Piece {
+    extent: Extent,
+    /// None where the target has a hole there.
+    bytes: Option<AlignedBuf>,
+}
+
+fn hash_block(mut hasher: BlockHasher, pieces: &[Piece]) -> BlockCv {
+    for piece in pieces {
+        match &piece.bytes {
+            Some(bytes) => hasher.update(bytes),
+            None => hasher.update_zeros(piece.extent.bytes().0),
+        }
+    }
+    hasher.finish()
+}
+
+/// Remembers where the target's next data begins, so that a hole is asked about once and never read.
+#[derive(Default)]
+pub(crate) struct Holes {
+    asked: Sector,
+    data: Option<Extent>,
+    known: bool,
+}
+
+impl Holes {
+    /// True where the target says that it has nothing in the extent. Short extents are read anyway.
+    pub async fn covers(&mut self, target: &dyn Target, extent: Extent) -> Result<bool, Stop> {
+        if extent.len.0 < GRAIN_SECTORS {
+            return Ok(false);
+        }
+        let stale =
+            !self.known || extent.start < self.asked || self.data.is_some_and(|data| data.end() <= extent.start);
+        if stale {
+            self.data = target.next_data(extent.start).await?;
+            self.asked = extent.start;
+            self.known = true;
+        }
+        Ok(self.data.is_none_or(|data| data.start >= extent.end()))
+    }
+}

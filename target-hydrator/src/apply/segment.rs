@@ -1,0 +1,246 @@
+//! Opening segments: checked against the plan, hashed, and turned into what is to be done to the target. No I/O.
+
+use sluice_platform::AlignedBuf;
+use sluice_proto::header::Suite;
+use sluice_proto::keys::DataKey;
+use sluice_proto::manifest::SegmentEntry;
+use sluice_proto::segment::{BlockDecoder, FrameData, Segment};
+use sluice_proto::stream::{BlockCv, BlockHasher};
+use sluice_proto::{
+    BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, FormatError, FormatErrorKind, Generation, Sector, SectorCount,
+};
+
+/// Data that is written in one go at most.
+const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// Plaintext that is decoded before it is written, where a segment is decoded piece by piece.
+const STEP_BYTES: u64 = 4 << 20;
+/// Blocks that are decoded before they are written: zeros hold no plaintext.
+const STEP_BLOCKS: usize = 1024;
+
+/// What all segments of a cycle share.
+#[derive(Debug)]
+pub(crate) struct Cycle {
+    pub disk: DiskId,
+    pub generation: Generation,
+    pub cycle: CycleNo,
+    pub suite: Suite,
+    pub key: DataKey,
+    /// The source's sectors.
+    pub sectors: SectorCount,
+    /// The plan's sectors.
+    pub stream: SectorCount,
+}
+
+/// A segment that is to be opened, and what it must come to.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub name: String,
+    pub first: BlockNo,
+    pub len: ByteCount,
+    pub hash: Digest,
+    /// The salt that the manifest names; unknown before the commit.
+    pub salt: Option<Digest>,
+    /// The extents of each of its blocks, by the plan.
+    pub blocks: Vec<Vec<Extent>>,
+}
+
+impl Job {
+    /// The job for an entry of a manifest, with the extents of its blocks.
+    pub fn of(entry: &SegmentEntry, blocks: Vec<Vec<Extent>>) -> Self {
+        Self {
+            name: entry.name(),
+            first: entry.first,
+            len: entry.len,
+            hash: entry.hash,
+            salt: Some(entry.salt),
+            blocks,
+        }
+    }
+
+    /// The disk's bytes that it holds.
+    pub fn bytes(&self) -> ByteCount {
+        ByteCount(self.blocks.iter().flatten().map(|e| e.bytes().0).sum())
+    }
+}
+
+/// Something to do to the target.
+#[derive(Debug)]
+pub(crate) enum Op {
+    Write(Sector, AlignedBuf),
+    Zero(Extent),
+}
+
+/// A segment that was found right in every respect.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// What its blocks' chaining values are, at the source.
+    pub cvs: Vec<BlockCv>,
+    /// What it does to the target; none where that is too much to be held.
+    pub ops: Option<Vec<Op>>,
+}
+
+fn bad<T>(kind: FormatErrorKind, context: impl Into<String>) -> Result<T, FormatError> {
+    Err(FormatError::new(kind, context))
+}
+
+/// Checks what needs no decoding: length, hash, structure, place, and the seal of the index.
+fn enter<'a>(cycle: &Cycle, job: &Job, bytes: &'a [u8]) -> Result<(Segment<'a>, Vec<BlockCv>), FormatError> {
+    if bytes.len() as u64 != job.len.0 {
+        return bad(FormatErrorKind::Truncated, format!("{} bytes where there should be {}", bytes.len(), job.len));
+    }
+    if Digest::of(bytes) != job.hash {
+        return bad(FormatErrorKind::Forged, "its BLAKE3 is another");
+    }
+    let segment = Segment::parse(bytes)?;
+    segment.header().expect(cycle.disk, cycle.generation, cycle.cycle)?;
+    if segment.header().suite != cycle.suite {
+        return bad(FormatErrorKind::Suite, "sealed in another way than its cycle");
+    }
+    if job.salt.is_some_and(|salt| salt.0 != segment.header().salt) {
+        return bad(FormatErrorKind::Misplaced, "of another attempt than the manifest names");
+    }
+    if segment.first() != job.first || segment.blocks() != job.blocks.len() as u64 {
+        return bad(FormatErrorKind::Misplaced, format!("{:?} where {:?} was due", segment.first(), job.first));
+    }
+    let cvs = segment.block_cvs(&segment.key(&cycle.key))?;
+    Ok((segment, cvs))
+}
+
+/// Checks a segment in full: every frame decoded, every extent by the plan, every block's hash. Keeps what it does to the
+/// target where that is `keep_max` bytes at most.
+pub(crate) fn open(cycle: &Cycle, job: &Job, bytes: &[u8], keep_max: u64) -> Result<Opened, FormatError> {
+    let (segment, cvs) = enter(cycle, job, bytes)?;
+    let key = segment.key(&cycle.key);
+    let mut decoder = BlockDecoder::default();
+    let mut ops = Some(Ops::default());
+    for (position, extents) in job.blocks.iter().enumerate() {
+        let mut hasher = BlockHasher::new(BlockNo(job.first.0 + position as u64), cycle.stream);
+        let mut plan = Walk::new(extents);
+        decoder.decode(&segment, &key, position, cycle.sectors, |extent, data| {
+            let run_left = plan.take(extent)?;
+            match data {
+                FrameData::Bytes(bytes) => hasher.update(bytes),
+                FrameData::Zeros => hasher.update_zeros(extent.bytes().0),
+            }
+            if let Some(kept) = &mut ops {
+                kept.push(extent, data, run_left);
+            }
+            Ok::<_, FormatError>(())
+        })?;
+        plan.end()?;
+        if hasher.finish() != cvs[position] {
+            return bad(FormatErrorKind::Forged, format!("{:?} is not what its index says", job.first));
+        }
+        if ops.as_ref().is_some_and(|kept| kept.bytes > keep_max) {
+            ops = None;
+        }
+    }
+    Ok(Opened { cvs, ops: ops.map(|kept| kept.list) })
+}
+
+/// The next piece of a segment that was found right before: what to do for some blocks from `position` on, and the
+/// position behind them. The chaining values come with the first piece.
+pub(crate) fn open_piece(
+    cycle: &Cycle,
+    job: &Job,
+    bytes: &[u8],
+    position: usize,
+) -> Result<(Vec<Op>, usize, Vec<BlockCv>), FormatError> {
+    // The store might have been changed since: the hash is checked again before the first piece.
+    let (segment, cvs) = match position {
+        0 => enter(cycle, job, bytes)?,
+        _ => (Segment::parse(bytes)?, Vec::new()),
+    };
+    let key = segment.key(&cycle.key);
+    let mut decoder = BlockDecoder::default();
+    let mut ops = Ops::default();
+    let mut next = position;
+    while next < job.blocks.len() && ops.bytes < STEP_BYTES && next - position < STEP_BLOCKS {
+        let mut plan = Walk::new(&job.blocks[next]);
+        decoder.decode(&segment, &key, next, cycle.sectors, |extent, data| {
+            let run_left = plan.take(extent)?;
+            ops.push(extent, data, run_left);
+            Ok::<_, FormatError>(())
+        })?;
+        plan.end()?;
+        next += 1;
+    }
+    Ok((ops.list, next, cvs))
+}
+
+/// The chaining values of a segment that is on the target already.
+pub(crate) fn chaining_values(cycle: &Cycle, job: &Job, bytes: &[u8]) -> Result<Vec<BlockCv>, FormatError> {
+    Ok(enter(cycle, job, bytes)?.1)
+}
+
+/// Walks the planned extents of a block: frames must bring exactly these, in their order.
+struct Walk<'a> {
+    extents: &'a [Extent],
+    /// Sectors of the first extent that frames have brought.
+    taken: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(extents: &'a [Extent]) -> Self {
+        Self { extents, taken: 0 }
+    }
+
+    /// Takes a frame's extent; gives the sectors that are left of the planned run, this frame's included.
+    fn take(&mut self, frame: Extent) -> Result<u64, FormatError> {
+        let outside =
+            || FormatError::new(FormatErrorKind::Impossible, format!("{frame} are not the plan's next sectors"));
+        let mut rest = frame;
+        let mut run_left = 0;
+        while !rest.is_empty() {
+            let (run, others) = self.extents.split_first().ok_or_else(outside)?;
+            if rest.start.0 != run.start.0 + self.taken {
+                return Err(outside());
+            }
+            let step = rest.len.0.min(run.len.0 - self.taken);
+            run_left = run_left.max(run.len.0 - self.taken);
+            self.taken += step;
+            rest = Extent::new(rest.start.0 + step, rest.len.0 - step);
+            if self.taken == run.len.0 {
+                self.extents = others;
+                self.taken = 0;
+            }
+        }
+        Ok(run_left)
+    }
+
+    fn end(&self) -> Result<(), FormatError> {
+        match self.extents.first() {
+            None => Ok(()),
+            Some(run) => bad(FormatErrorKind::Impossible, format!("planned {run} are missing")),
+        }
+    }
+}
+
+/// Gathers frames into few, large operations.
+#[derive(Default)]
+struct Ops {
+    list: Vec<Op>,
+    bytes: u64,
+}
+
+impl Ops {
+    fn push(&mut self, extent: Extent, data: FrameData<'_>, run_left: u64) {
+        match (data, self.list.last_mut()) {
+            (FrameData::Zeros, Some(Op::Zero(last))) if last.end() == extent.start => last.len.0 += extent.len.0,
+            (FrameData::Zeros, _) => self.list.push(Op::Zero(extent)),
+            (FrameData::Bytes(bytes), Some(Op::Write(at, buf)))
+                if at.offset() + buf.len() as u64 == extent.start.offset() && buf.spare() >= bytes.len() =>
+            {
+                buf.extend_from_slice(bytes);
+                self.bytes += bytes.len() as u64;
+            }
+            (FrameData::Bytes(bytes), _) => {
+                let room = SectorCount(run_left).bytes().0.min(WRITE_BYTES_MAX).max(bytes.len() as u64);
+                let mut buf = AlignedBuf::new(room as usize);
+                buf.extend_from_slice(bytes);
+                self.bytes += bytes.len() as u64;
+                self.list.push(Op::Write(extent.start, buf));
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! One disk as the hydrator knows it: its ledger, its target, and the cycle that is under way.
+
+use super::accept::Facts;
+use super::commit::Committed;
+use super::initial::Streamed;
+use super::pipeline::{Pipeline, buffers};
+use super::segment::Cycle;
+use super::stop::{Failure, Stop};
+use crate::compute::Compute;
+use crate::ledger::{HexBytes, Ledger, LedgerFile, State, TargetRecord, VerifiedCycle};
+use crate::progress::Progress;
+use crate::spool::Spool;
+use crate::state::{StateError, StateStore};
+use crate::target::{Target, TargetError};
+use async_trait::async_trait;
+use sluice_platform::BufPool;
+use sluice_proto::cycle::FailReason;
+use sluice_proto::env::Entropy;
+use sluice_proto::header::Suite;
+use sluice_proto::keys::{DataKey, HydratorKey};
+use sluice_proto::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, cycle_folder};
+use sluice_proto::wire::{CycleRef, Outcome, Work};
+use sluice_proto::{Digest, SectorCount};
+use std::sync::Arc;
+
+/// Says which target a disk has, and makes or opens it.
+#[async_trait]
+pub trait TargetFactory: Send + Sync {
+    /// Where the disk's state is kept. Asked once for each disk.
+    async fn state(&self, work: &Work) -> Result<Arc<dyn StateStore>, StateError>;
+
+    /// Decides which target the disk has. Nothing is changed. `ledger` says which it has had so far.
+    ///
+    /// # Errors
+    /// It may not be used.
+    async fn choose(&self, work: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError>;
+
+    /// Makes the target, or makes it again over its unfinished beginning. The ledger says by now that it is ours.
+    async fn make(&self, work: &Work, record: &TargetRecord) -> Result<(), TargetError>;
+
+    /// Opens the target that was made.
+    async fn open(&self, work: &Work, record: &TargetRecord) -> Result<Arc<dyn Target>, TargetError>;
+}
+
+/// What all disks of a hydrator share.
+#[derive(Clone)]
+pub struct Environment {
+    /// Segments and manifests.
+    pub spool: Spool,
+    /// The cache store itself, for manifests.
+    pub store: Arc<dyn sluice_cache_store::CacheStore>,
+    /// The hydrator's own key.
+    pub key: Arc<HydratorKey>,
+    /// Which disk goes where.
+    pub targets: Arc<dyn TargetFactory>,
+    /// Random bytes for what the hydrator seals.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where decoding is done.
+    pub compute: Compute,
+    /// Who is told how far it has come.
+    pub progress: Progress,
+    /// Whether cycles that are not sealed are taken: only where agent and hydrator are one process.
+    pub allow_plain: bool,
+}
+
+/// What a cycle came to, as it is reported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// BLAKE3 of the manifest; none where it could not be read.
+    pub manifest: Option<Digest>,
+    /// BLAKE3 of the stream at the source.
+    pub source_digest: Option<Digest>,
+    /// What was found.
+    pub outcome: Outcome,
+}
+
+/// A disk's ledger and target. One task owns it.
+pub struct Session {
+    pub(crate) env: Environment,
+    pub(crate) file: LedgerFile,
+    pub(super) target: Option<Arc<dyn Target>>,
+    pub(super) streamed: Option<Streamed>,
+    pub(super) buffers: BufPool,
+}
+
+impl Session {
+    /// Opens the state of the disk that the work is about.
+    ///
+    /// # Errors
+    /// The state can't be used: a person must act.
+    pub async fn open(env: Environment, work: &Work) -> Result<Self, StateError> {
+        let store = env.targets.state(work).await?;
+        let file = LedgerFile::open(store, work.disk, work.size).await?;
+        Ok(Self { env, file, target: None, streamed: None, buffers: buffers() })
+    }
+
+    /// What the hydrator knows of the target.
+    pub fn ledger(&self) -> &Ledger {
+        &self.file.ledger
+    }
+
+    /// Brings a committed cycle to its end: verified, or failed for a reason.
+    ///
+    /// # Errors
+    /// Only [`Stop::Later`] in effect: nothing was decided, the same work may be given again.
+    pub async fn apply(&mut self, work: &Work) -> Result<Report, String> {
+        let Some(hash) = work.manifest else { return Err("the cycle is not committed yet".to_owned()) };
+        let reference = CycleRef { cycle: work.cycle, manifest: hash };
+        if let Some(done) =
+            self.file.ledger.verified.filter(|v| v.cycle == reference && v.generation == work.generation)
+        {
+            // It was verified before, and the report was lost.
+            return Ok(Report::verified(&done));
+        }
+        let mut report =
+            Report { manifest: None, source_digest: None, outcome: failed(Failure::new(FailReason::Other, "")) };
+        let result = self.try_apply(work, hash, &mut report).await;
+        self.env.progress.idle(work.disk);
+        match result {
+            Ok(done) => {
+                let folder = work.disk.to_string();
+                self.env.spool.tidy(&folder, None).await;
+                Ok(Report::verified(&done))
+            }
+            Err(Stop::Later(why)) => Err(why),
+            Err(Stop::Fail(failure)) => {
+                self.note_failure(work, &failure).await.map_err(|e| e.to_string())?;
+                report.outcome = failed(failure);
+                Ok(report)
+            }
+        }
+    }
+
+    async fn try_apply(&mut self, work: &Work, hash: Digest, report: &mut Report) -> Result<VerifiedCycle, Stop> {
+        let key = self.unlock(work).await?;
+        let manifest = self.manifest(work, hash, &key).await?;
+        report.manifest = Some(hash);
+        report.source_digest = Some(manifest.digest);
+        let target = self.target(work).await?;
+        let fingerprint = target.fingerprint().await?;
+        let torn = self.file.torn().await?;
+        let (ledger, allow_plain) = (&self.file.ledger, self.env.allow_plain);
+        let facts =
+            Facts { ledger, torn: &torn, fingerprint: &fingerprint, work, manifest: &manifest, hash, allow_plain };
+        facts.judge().map_err(Stop::Fail)?;
+        let folder = cycle_folder(work.disk, work.generation, work.cycle);
+        self.env.spool.tidy(&work.disk.to_string(), Some(&folder)).await;
+        let pipeline = self.pipeline(work, key, manifest.suite, manifest.plan.count(), target);
+        self.commit(Committed { manifest: Arc::new(manifest), hash, pipeline }).await
+    }
+
+    /// Unwraps the data key, and pins who signed it at the first meeting.
+    pub(crate) async fn unlock(&mut self, work: &Work) -> Result<DataKey, Stop> {
+        let ledger = &mut self.file.ledger;
+        if work.generation < ledger.generation {
+            let text = format!(
+                "{:?} of the disk was replaced by {:?}: an agent restored from an old state; let it begin a new one",
+                work.generation, ledger.generation
+            );
+            return Err(Stop::fail(FailReason::Abandoned, text));
+        }
+        if (work.envelope.disk, work.envelope.generation) != (work.disk, work.generation) {
+            return Err(Stop::fail(FailReason::WrongKey, "the data key is that of another disk or generation"));
+        }
+        let pinned = ledger.signer.as_ref().map(|s| s.0.as_slice());
+        let key = work.envelope.open(&self.env.key, pinned);
+        let key = key.map_err(|e| Stop::format(FailReason::WrongKey, &format!("disk {}", work.disk), &e))?;
+        if ledger.signer.is_none() || ledger.generation != work.generation {
+            ledger.signer = Some(HexBytes(work.envelope.signer.clone()));
+            ledger.generation = work.generation;
+            self.file.save().await?;
+        }
+        Ok(key)
+    }
+
+    async fn manifest(&self, work: &Work, hash: Digest, key: &DataKey) -> Result<Manifest, Stop> {
+        let name = format!("{}/{MANIFEST_NAME}", cycle_folder(work.disk, work.generation, work.cycle));
+        let bytes = self.env.store.get(&name, MANIFEST_BYTES_MAX).await;
+        let bytes = bytes.map_err(|e| Stop::store(&e, FailReason::ManifestCorrupt))?;
+        let key = key.clone();
+        let decode = move || {
+            if Digest::of(&bytes) != hash {
+                return Err("its BLAKE3 is not that which the appliance committed".to_owned());
+            }
+            Manifest::decode(&bytes, &key).map_err(|e| e.to_string())
+        };
+        let decoded = self.env.compute.run(decode).await?;
+        decoded.map_err(|e| Stop::fail(FailReason::ManifestCorrupt, format!("manifest {name}: {e}")))
+    }
+
+    /// The target, which is made where the disk has none.
+    pub(crate) async fn target(&mut self, work: &Work) -> Result<Arc<dyn Target>, Stop> {
+        if let Some(target) = &self.target {
+            return Ok(target.clone());
+        }
+        if work.size != self.file.ledger.source_size {
+            let text = format!(
+                "the source has {} bytes now, its target was made for {}: begin with a new target",
+                work.size, self.file.ledger.source_size
+            );
+            return Err(Stop::fail(FailReason::SourceChangedSize, text));
+        }
+        let targets = self.env.targets.clone();
+        let mut record = targets.choose(work, &self.file.ledger).await?;
+        if !record.made {
+            self.file.ledger.target = Some(record.clone());
+            self.file.save().await?;
+            targets.make(work, &record).await?;
+        }
+        let target = targets.open(work, &record).await?;
+        if !record.made {
+            record.made = true;
+            self.file.ledger.target = Some(record);
+            self.file.save().await?;
+        }
+        self.target = Some(target.clone());
+        Ok(target)
+    }
+
+    pub(super) fn pipeline(
+        &self,
+        work: &Work,
+        key: DataKey,
+        suite: Suite,
+        stream: SectorCount,
+        target: Arc<dyn Target>,
+    ) -> Arc<Pipeline> {
+        let cycle = Cycle {
+            disk: work.disk,
+            generation: work.generation,
+            cycle: work.cycle,
+            suite,
+            key,
+            sectors: work.size.sectors_ceil(),
+            stream,
+        };
+        Arc::new(Pipeline {
+            cycle: Arc::new(cycle),
+            spool: self.env.spool.clone(),
+            target,
+            compute: self.env.compute,
+            progress: self.env.progress.clone(),
+            buffers: self.buffers.clone(),
+        })
+    }
+
+    /// Brings the ledger in line with a failed cycle: what it wrote stays marked until a later cycle brings it again.
+    async fn note_failure(&mut self, work: &Work, failure: &Failure) -> Result<(), StateError> {
+        self.streamed = None;
+        let ledger = &mut self.file.ledger;
+        let before = ledger.clone();
+        if let State::Applying { cycle } = ledger.state
+            && cycle.cycle == work.cycle
+        {
+            ledger.state = State::Torn { cycle: cycle.cycle };
+        }
+        if failure.reason.is_doubt() && failure.reason != FailReason::SourceChangedSize && ledger.doubt.is_none() {
+            ledger.doubt = Some(failure.detail.clone());
+        }
+        if ledger.fingerprint.is_none()
+            && let Some(target) = &self.target
+        {
+            // What is still under way must end first. A target that can't even be asked stays without a fingerprint.
+            drop(target.sync().await);
+            ledger.fingerprint = target.fingerprint().await.ok();
+        }
+        if *ledger == before { Ok(()) } else { self.file.save().await }
+    }
+}
+
+impl Report {
+    fn verified(done: &VerifiedCycle) -> Self {
+        Self {
+            manifest: Some(done.cycle.manifest),
+            source_digest: Some(done.digest),
+            outcome: Outcome::Verified { target_digest: done.digest, whole_disk: done.whole_disk },
+        }
+    }
+}
+
+fn failed(failure: Failure) -> Outcome {
+    let Failure { reason, detail, bitmaps_equal, target_digest } = failure;
+    Outcome::Failed { reason, detail, bitmaps_equal, target_digest }
+}

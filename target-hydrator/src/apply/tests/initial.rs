@@ -1,0 +1,105 @@
+//! Initial cycles that are applied while they arrive.
+
+use super::{SECTORS, initial, reason, verified};
+use crate::ledger::{AppliedGroup, State};
+use crate::testkit::{Bench, Then, stored};
+use sluice_proto::cycle::{CycleKind, FailReason};
+use sluice_proto::{BlockNo, Extent, SectorBitmap};
+
+#[tokio::test(start_paused = true)]
+async fn segments_are_applied_as_they_arrive_and_not_again_at_the_commit() {
+    let mut bench = Bench::new(SECTORS, 20);
+    let plan = bench.source.full();
+    let shipped = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
+    let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
+    let mut session = bench.session(&work).await;
+    assert!(!session.can_stream(&work));
+    // The second one comes first: nothing can be done with it yet.
+    work.stored = vec![stored(&shipped.manifest.segments[1])];
+    assert!(session.can_stream(&work));
+    assert!(!session.stream(&work).await.expect("no error"));
+    for entry in &shipped.manifest.segments {
+        work.stored.push(stored(entry));
+    }
+    assert!(session.stream(&work).await.expect("applied"));
+    assert!(!session.stream(&work).await.expect("nothing left"));
+    assert_eq!(bench.target.contents(), bench.source.padded());
+    bench.faults.set(u64::MAX, Then::Nothing);
+    session.apply(&shipped.work).await.expect("an outcome");
+    // Nothing was read or written again: a flush, the ledger, the leftover's removal.
+    assert_eq!(bench.faults.done(), 3);
+    assert_eq!(session.ledger().state, State::Idle);
+    assert_eq!(session.ledger().verified.map(|v| v.cycle), Some(shipped.reference()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_goes_on_behind_what_was_applied() {
+    let mut bench = Bench::new(SECTORS, 21);
+    let plan = bench.source.full();
+    let shipped = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
+    let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
+    work.stored = vec![stored(&shipped.manifest.segments[0])];
+    assert!(bench.session(&work).await.stream(&work).await.expect("applied"));
+    work.stored.push(stored(&shipped.manifest.segments[1]));
+    let mut session = bench.session(&work).await;
+    let State::Initial { applied, .. } = &session.ledger().state else { panic!("{:?}", session.ledger().state) };
+    assert_eq!(AppliedGroup::end(applied), BlockNo(1));
+    assert!(session.stream(&work).await.expect("applied"));
+    drop(session);
+    verified(&bench, &shipped).await;
+    assert_eq!(bench.target.contents(), bench.source.padded());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_another_attempt_replaced_is_applied_again() {
+    let mut bench = Bench::new(SECTORS, 22);
+    let plan = bench.source.full();
+    let old = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
+    let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
+    work.stored = old.manifest.segments.iter().map(stored).collect();
+    assert!(bench.session(&work).await.stream(&work).await.expect("applied"));
+    bench.source.scribble(&[Extent::new(9000, 100)]);
+    let new = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
+    verified(&bench, &new).await;
+    assert_eq!(bench.target.contents(), bench.source.padded());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spoilt_segment_stops_streaming_and_fails_the_commit_only() {
+    let mut bench = Bench::new(SECTORS, 23);
+    let plan = bench.source.full();
+    let shipped = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
+    let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
+    work.stored = shipped.manifest.segments.iter().map(stored).collect();
+    work.stored[1].hash = work.stored[0].hash;
+    let mut session = bench.session(&work).await;
+    session.stream(&work).await.expect_err("the hash is another");
+    assert!(!session.can_stream(&work));
+    session.apply(&shipped.work).await.expect("an outcome");
+    assert_eq!(bench.target.contents(), bench.source.padded());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unfinished_initial_is_no_base_for_a_delta() {
+    let mut bench = Bench::new(SECTORS, 24);
+    let plan = bench.source.full();
+    let shipped = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
+    let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
+    work.stored = vec![stored(&shipped.manifest.segments[0])];
+    assert!(bench.session(&work).await.stream(&work).await.expect("applied"));
+    let delta = bench.source.ship(CycleKind::Delta, 2, plan.clone(), None).await;
+    assert_eq!(reason(&super::apply(&bench, &delta).await).0, FailReason::TargetChanged);
+    // A new initial is.
+    let again = bench.source.ship(CycleKind::Initial, 3, plan, None).await;
+    verified(&bench, &again).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initial_must_bring_the_whole_disk() {
+    let mut bench = Bench::new(SECTORS, 25);
+    let plan = SectorBitmap::from_extents([Extent::new(0, SECTORS - 1)]);
+    let shipped = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
+    let (why, detail) = reason(&super::apply(&bench, &shipped).await);
+    assert_eq!(why, FailReason::ManifestCorrupt, "{detail}");
+    initial(&mut bench).await;
+}

@@ -1,0 +1,130 @@
+//! The target's digests, made when an agent wants to compare: of what is on the target now, whatever the ledger says.
+
+use crate::apply::{Holes, Session, Stop};
+use crate::progress::Phase;
+use crate::target::Target;
+use sluice_client::HydratorApi;
+use sluice_platform::AlignedBuf;
+use sluice_proto::cycle::FailReason;
+use sluice_proto::digests::{PART_GRAINS, ZERO_GRAIN, grain_count, grain_digest, part_count, seal_part};
+use sluice_proto::env::Entropy;
+use sluice_proto::header::{Header, ObjectKind, Suite};
+use sluice_proto::wire::Work;
+use sluice_proto::{ByteCount, Digest, Extent, GRAIN_BYTES, GRAIN_SECTORS, SectorCount};
+use std::sync::Arc;
+use tokio::time::{Duration, Instant};
+
+/// Grains that are read in one go: 4 MiB.
+const STEP_GRAINS: u64 = 64;
+
+impl Session {
+    /// Reads the target and stores the digests of its grains at the appliance, part by part. Afterwards a resync that
+    /// is based on them is taken whatever the target went through before.
+    ///
+    /// # Errors
+    /// The target can't be read, or the appliance can't be reached; the same work may be given again.
+    pub async fn digests(&mut self, work: &Work, api: &dyn HydratorApi) -> Result<(), Stop> {
+        let key = self.unlock(work).await?;
+        let target = self.target(work).await?;
+        let before = target.fingerprint().await?;
+        let disk = work.size.sectors_ceil();
+        self.env.progress.begin(work.disk, work.cycle, Phase::Comparing, disk.bytes());
+        let mut reader = Reader { target, disk, holes: Holes::default(), pace: Pace::new(work.read_rate) };
+        for part in 0..part_count(disk) {
+            let header = header(work, &*self.env.entropy);
+            let mut table = Vec::new();
+            let from = part * PART_GRAINS;
+            for step in (from..grain_count(disk).min(from + PART_GRAINS)).step_by(STEP_GRAINS as usize) {
+                let digests = reader.read(step, self).await?;
+                self.env.progress.add(work.disk, ByteCount(digests.len() as u64 * GRAIN_BYTES));
+                table.extend(digests);
+            }
+            let last = part + 1 == part_count(disk);
+            if last {
+                // Before the agent can go on with them: else a crash here would make its cycle one that nobody asked for.
+                self.note_compared(work, &reader, before).await?;
+            }
+            let key = key.clone();
+            let seal = move || seal_part(&header, &key, part, disk, &table);
+            let sealed = self.env.compute.run(seal).await?;
+            let stored = api.put_digests(work.disk, work.cycle, work.generation, part, sealed.into()).await;
+            stored.map_err(|e| Stop::Later(e.to_string()))?;
+        }
+        self.env.progress.idle(work.disk);
+        Ok(())
+    }
+
+    async fn note_compared(
+        &mut self,
+        work: &Work,
+        reader: &Reader,
+        before: crate::target::Fingerprint,
+    ) -> Result<(), Stop> {
+        let now = reader.target.fingerprint().await?;
+        if now != before {
+            return Err(Stop::fail(FailReason::TargetChanged, "somebody writes to the target while it is being read"));
+        }
+        let ledger = &mut self.file.ledger;
+        ledger.compared = Some(work.cycle);
+        ledger.fingerprint = Some(now);
+        Ok(self.file.save().await?)
+    }
+}
+
+fn header(work: &Work, entropy: &dyn Entropy) -> Header {
+    let mut salt = [0; 32];
+    entropy.fill(&mut salt);
+    Header {
+        kind: ObjectKind::Digests,
+        suite: Suite::Aes256Gcm,
+        disk: work.disk,
+        generation: work.generation,
+        cycle: work.cycle,
+        salt,
+        fields: [0; 3],
+    }
+}
+
+struct Reader {
+    target: Arc<dyn Target>,
+    /// The source's sectors: what the target has beyond is not compared.
+    disk: SectorCount,
+    holes: Holes,
+    pace: Pace,
+}
+
+impl Reader {
+    /// The digests of some grains from `first` on.
+    async fn read(&mut self, first: u64, session: &Session) -> Result<Vec<Digest>, Stop> {
+        let grains = (grain_count(self.disk) - first).min(STEP_GRAINS);
+        let start = first * GRAIN_SECTORS;
+        let extent = Extent::new(start, (grains * GRAIN_SECTORS).min(self.disk.0 - start));
+        if self.holes.covers(&*self.target, extent).await? {
+            return Ok(vec![ZERO_GRAIN; grains as usize]);
+        }
+        let buf = AlignedBuf::new(extent.bytes().0 as usize);
+        let bytes = self.target.read(extent, buf).await?;
+        self.pace.spend(extent.bytes()).await;
+        session.env.compute.run(move || bytes.chunks(GRAIN_BYTES as usize).map(grain_digest).collect()).await
+    }
+}
+
+/// Keeps reading below a rate, from its beginning on.
+struct Pace {
+    start: Instant,
+    spent: u64,
+    rate: Option<u64>,
+}
+
+impl Pace {
+    fn new(rate: Option<u64>) -> Self {
+        Self { start: Instant::now(), spent: 0, rate: rate.filter(|rate| *rate > 0) }
+    }
+
+    async fn spend(&mut self, bytes: ByteCount) {
+        self.spent += bytes.0;
+        if let Some(rate) = self.rate {
+            tokio::time::sleep_until(self.start + Duration::from_secs_f64(self.spent as f64 / rate as f64)).await;
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One disk's task: claim, apply, report.
+
+use super::Pause;
+use crate::apply::{Environment, Report, Session, Stop};
+use sluice_client::{ApiError, HydratorApi};
+use sluice_proto::wire::{ErrorCode, Lease, Outcome, VerdictRequest, Work};
+use sluice_proto::{CycleNo, Digest, DiskId, Generation};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a disk is left to another hydrator that took it over.
+const LOST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What comes after a step.
+enum Next {
+    /// There may be more to do at once.
+    Go,
+    /// Nothing, until the work changes.
+    Rest,
+    /// The same again after a pause.
+    Retry(String),
+    /// The disk is another hydrator's now.
+    Lost,
+}
+
+/// A verdict that the appliance does not have yet.
+struct Pending {
+    cycle: CycleNo,
+    generation: Generation,
+    lease: Lease,
+    report: Report,
+}
+
+pub(super) struct DiskTask {
+    environment: Environment,
+    api: Arc<dyn HydratorApi>,
+    disk: DiskId,
+    session: Option<Session>,
+    pending: Option<Pending>,
+    /// The cycle whose verdict the appliance has.
+    settled: Option<(CycleNo, Option<Digest>)>,
+    /// The cycle for which the digests were delivered.
+    compared: Option<CycleNo>,
+    /// The cycle that was claimed before its commit.
+    claimed: Option<CycleNo>,
+}
+
+impl DiskTask {
+    pub fn new(environment: Environment, api: Arc<dyn HydratorApi>, disk: DiskId) -> Self {
+        let (session, pending, settled, compared, claimed) = (None, None, None, None, None);
+        Self { environment, api, disk, session, pending, settled, compared, claimed }
+    }
+
+    /// Works until the hydrator ends.
+    pub async fn run(mut self, mut work: watch::Receiver<Option<Work>>) {
+        let mut pause = Pause::default();
+        loop {
+            let current = work.borrow_and_update().clone();
+            let next = match &current {
+                Some(current) => self.step(current).await,
+                None => Next::Rest,
+            };
+            match next {
+                Next::Go => pause.reset(),
+                Next::Rest => {
+                    pause.reset();
+                    if work.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Next::Retry(why) => {
+                    tracing::warn!(disk = %self.disk, "{why}; trying again");
+                    pause.wait().await;
+                }
+                Next::Lost => {
+                    tracing::warn!(disk = %self.disk, "another hydrator has taken this disk over; leaving it alone");
+                    self.session = None;
+                    tokio::time::sleep(LOST_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, work: &Work) -> Next {
+        if self.pending.as_ref().is_some_and(|p| (p.cycle, p.report.manifest) != (work.cycle, work.manifest)) {
+            self.pending = None;
+        }
+        if self.pending.is_some() {
+            return self.report(work).await;
+        }
+        if self.settled == Some((work.cycle, work.manifest)) {
+            return Next::Rest;
+        }
+        if !work.digests_wanted {
+            self.compared = None;
+        }
+        if self.session.is_none() {
+            match Session::open(self.environment.clone(), work).await {
+                Ok(session) => self.session = Some(session),
+                Err(error) => return Next::Retry(error.to_string()),
+            }
+        }
+        if work.manifest.is_some() {
+            return self.apply(work).await;
+        }
+        if work.digests_wanted && self.compared != Some(work.cycle) {
+            return self.compare(work).await;
+        }
+        self.stream(work).await
+    }
+
+    async fn claim(&mut self, work: &Work) -> Result<Lease, Next> {
+        match self.api.claim(work.disk, work.cycle, work.generation).await {
+            Ok(claim) => {
+                self.claimed = Some(work.cycle);
+                Ok(claim.lease)
+            }
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    async fn apply(&mut self, work: &Work) -> Next {
+        let lease = match self.claim(work).await {
+            Ok(lease) => lease,
+            Err(next) => return next,
+        };
+        let Some(session) = &mut self.session else { return Next::Go };
+        match session.apply(work).await {
+            Err(why) => Next::Retry(why),
+            Ok(mut report) => {
+                if let Outcome::Failed { reason, detail, .. } = &report.outcome {
+                    tracing::error!(disk = %self.disk, cycle = work.cycle.0, %reason, "the cycle failed: {detail}");
+                }
+                report.manifest = work.manifest;
+                self.pending = Some(Pending { cycle: work.cycle, generation: work.generation, lease, report });
+                self.report(work).await
+            }
+        }
+    }
+
+    /// Brings the verdict to the appliance.
+    async fn report(&mut self, work: &Work) -> Next {
+        let Some(pending) = &self.pending else { return Next::Go };
+        let request = VerdictRequest {
+            generation: pending.generation,
+            lease: pending.lease,
+            manifest: pending.report.manifest,
+            source_digest: pending.report.source_digest,
+            outcome: pending.report.outcome.clone(),
+        };
+        match self.api.verdict(self.disk, pending.cycle, request).await {
+            Ok(()) => {
+                self.settled = Some((work.cycle, work.manifest));
+                self.pending = None;
+                Next::Rest
+            }
+            Err(error) if error.may_pass() => Next::Retry(error.to_string()),
+            Err(error) => {
+                self.pending = None;
+                let next = refused(&error);
+                if matches!(next, Next::Rest) {
+                    self.settled = Some((work.cycle, work.manifest));
+                }
+                next
+            }
+        }
+    }
+
+    async fn compare(&mut self, work: &Work) -> Next {
+        if let Err(next) = self.claim(work).await {
+            return next;
+        }
+        let Some(session) = &mut self.session else { return Next::Go };
+        match session.digests(work, &*self.api).await {
+            Ok(()) => {
+                self.compared = Some(work.cycle);
+                Next::Go
+            }
+            Err(Stop::Later(why)) => Next::Retry(why),
+            Err(Stop::Fail(failure)) => Next::Retry(failure.detail),
+        }
+    }
+
+    async fn stream(&mut self, work: &Work) -> Next {
+        if !self.session.as_ref().is_some_and(|session| session.can_stream(work)) {
+            return Next::Rest;
+        }
+        if self.claimed != Some(work.cycle)
+            && let Err(next) = self.claim(work).await
+        {
+            // Not to be had before the commit: it is applied after it then.
+            return if matches!(next, Next::Rest) { Next::Rest } else { next };
+        }
+        let Some(session) = &mut self.session else { return Next::Go };
+        match session.stream(work).await {
+            Ok(true) => Next::Go,
+            Ok(false) => Next::Rest,
+            Err(stop) => {
+                let why = match stop {
+                    Stop::Later(why) => why,
+                    Stop::Fail(failure) => failure.detail,
+                };
+                tracing::warn!(disk = %self.disk, "not applied ahead of the commit: {why}");
+                Next::Rest
+            }
+        }
+    }
+}
+
+/// What a refusal means for the disk.
+fn refused(error: &ApiError) -> Next {
+    if error.may_pass() {
+        return Next::Retry(error.to_string());
+    }
+    match error.code() {
+        Some(ErrorCode::LeaseLost) => Next::Lost,
+        // The cycle is over, or was replaced: the next work tells.
+        Some(ErrorCode::WrongState | ErrorCode::OldGeneration | ErrorCode::NoSuchDisk) => {
+            tracing::warn!(%error, "the work is out of date");
+            Next::Rest
+        }
+        _ => Next::Retry(error.to_string()),
+    }
+}

@@ -1,0 +1,308 @@
+//! The ledger: what the hydrator knows of one target, in one small file that is replaced whole.
+//!
+//! Layout: magic, version, length, then JSON, then the first eight bytes of its BLAKE3. It is written before the first
+//! byte of a cycle reaches the target and after the last one was read back, so that a crash in between is known for
+//! what it is: a cycle to be applied again.
+
+use crate::state::{StateError, StateStore};
+use crate::target::Fingerprint;
+use serde::{Deserialize, Serialize};
+use sluice_proto::wire::CycleRef;
+use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation, SectorBitmap};
+use std::sync::Arc;
+
+/// The ledger's name in the state folder.
+pub const LEDGER_NAME: &str = "ledger";
+/// The bitmap of sectors that may not be as the last verified cycle left them.
+pub const TORN_NAME: &str = "torn-sectors";
+const MAGIC: [u8; 8] = *b"SLUICLED";
+/// The version that this Sluice writes. Change log: 1, the first.
+const VERSION: u16 = 1;
+const HEAD_BYTES: usize = 16;
+const SUM_BYTES: usize = 8;
+const LEDGER_BYTES_MAX: u64 = 64 << 20;
+const TORN_BYTES_MAX: u64 = 1 << 30;
+
+/// What a target holds and how far the hydrator has come with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// The disk that the target is of.
+    pub disk: DiskId,
+    /// The source's true size in bytes; the target may be padded with zeros beyond it.
+    pub source_size: ByteCount,
+    /// The target, once it was decided upon.
+    pub target: Option<TargetRecord>,
+    /// The newest generation that was seen: an older one is refused.
+    pub generation: Generation,
+    /// The public key of the agent that signed the disk's first data key, in hexadecimal: no other may sign.
+    pub signer: Option<HexBytes>,
+    /// What the target looked like after it was last flushed; none while a cycle is being written.
+    pub fingerprint: Option<Fingerprint>,
+    /// The last cycle that the target was proven to hold.
+    pub verified: Option<VerifiedCycle>,
+    /// What is being done to the target.
+    pub state: State,
+    /// Why the target may differ from the last verified cycle in sectors that nobody has noted: only a cycle that
+    /// compares them all ends this.
+    pub doubt: Option<String>,
+    /// The cycle for which the target's digests were made, as long as nothing was written since.
+    pub compared: Option<CycleNo>,
+}
+
+/// A target and whether it was made whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRecord {
+    /// Its path.
+    pub path: String,
+    /// Its format's name.
+    pub format: String,
+    /// False from the decision to make it until it was made: what stands there then is a beginning of ours.
+    pub made: bool,
+}
+
+/// A cycle that was proven, with all that its report needs, so that the report can be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifiedCycle {
+    /// Cycle and manifest.
+    pub cycle: CycleRef,
+    /// The generation that it was of.
+    pub generation: Generation,
+    /// BLAKE3 of its stream, at the source and as read back.
+    pub digest: Digest,
+    /// BLAKE3 of the whole target, after a final cycle.
+    pub whole_disk: Option<Digest>,
+}
+
+/// What is being done to the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is", deny_unknown_fields)]
+pub enum State {
+    /// Nothing: it holds the last verified cycle, or nothing yet.
+    #[default]
+    Idle,
+    /// Segments of an initial cycle are written as they arrive.
+    Initial {
+        /// The cycle.
+        cycle: CycleNo,
+        /// Its generation.
+        generation: Generation,
+        /// What is durably on the target, from block 0 on without a gap.
+        applied: Vec<AppliedGroup>,
+    },
+    /// A cycle whose segments were all verified is being written. After a crash it is written again.
+    Applying {
+        /// Cycle and manifest.
+        cycle: CycleRef,
+    },
+    /// Writing a cycle failed half-way. The sectors in `torn-sectors` hold old or new bytes until a later cycle brings
+    /// them again.
+    Torn {
+        /// The cycle that failed.
+        cycle: CycleNo,
+    },
+}
+
+/// Neighbouring segments of an initial cycle. Their hashes are folded into one, so that the ledger of a large disk stays
+/// small; what turns out to be another segment in the end is applied again by groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppliedGroup {
+    /// The first block.
+    pub first: BlockNo,
+    /// How many blocks.
+    pub blocks: u64,
+    /// How many segments.
+    pub segments: u32,
+    /// BLAKE3 over the previous fold and the segment's hash, segment by segment.
+    pub fold: Digest,
+}
+
+impl AppliedGroup {
+    /// Segments in a group.
+    const SEGMENTS_MAX: u32 = 64;
+
+    /// Adds a segment to the last group, or to a new one.
+    pub fn push(groups: &mut Vec<Self>, first: BlockNo, blocks: u64, hash: Digest) {
+        match groups.last_mut().filter(|g| g.segments < Self::SEGMENTS_MAX && g.first.0 + g.blocks == first.0) {
+            Some(group) => {
+                group.blocks += blocks;
+                group.segments += 1;
+                group.fold = Self::fold(group.fold, hash);
+            }
+            None => groups.push(Self { first, blocks, segments: 1, fold: Self::fold(Digest([0; 32]), hash) }),
+        }
+    }
+
+    /// The first block that no group holds.
+    pub fn end(groups: &[Self]) -> BlockNo {
+        groups.last().map_or(BlockNo(0), |g| BlockNo(g.first.0 + g.blocks))
+    }
+
+    /// Which of these segments (first block, blocks, hash; ascending) these groups hold.
+    pub fn present(groups: &[Self], segments: &[(BlockNo, u64, Digest)]) -> Vec<bool> {
+        let mut present = vec![false; segments.len()];
+        for group in groups {
+            let Ok(from) = segments.binary_search_by_key(&group.first, |s| s.0) else { continue };
+            let to = from.saturating_add(group.segments as usize).min(segments.len());
+            let fold = segments[from..to].iter().fold(Digest([0; 32]), |fold, s| Self::fold(fold, s.2));
+            let blocks: u64 = segments[from..to].iter().map(|s| s.1).sum();
+            if fold == group.fold && blocks == group.blocks {
+                present[from..to].fill(true);
+            }
+        }
+        present
+    }
+
+    fn fold(before: Digest, hash: Digest) -> Digest {
+        Digest::of(&[before.0, hash.0].concat())
+    }
+}
+
+/// Bytes that are kept as hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HexBytes(pub Vec<u8>);
+
+impl Serialize for HexBytes {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0.iter().map(|b| format!("{b:02x}")).collect::<String>())
+    }
+}
+
+impl<'de> Deserialize<'de> for HexBytes {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|p| p.len() == 2));
+        let bytes: Option<Vec<u8>> = pairs.map(|p| p.and_then(|p| u8::from_str_radix(p, 16).ok())).collect();
+        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("pairs of hexadecimal digits are expected"))
+    }
+}
+
+impl Ledger {
+    /// The ledger of a disk that was never met before.
+    pub fn new(disk: DiskId, source_size: ByteCount) -> Self {
+        Self {
+            disk,
+            source_size,
+            target: None,
+            generation: Generation(0),
+            signer: None,
+            fingerprint: None,
+            verified: None,
+            state: State::Idle,
+            doubt: None,
+            compared: None,
+        }
+    }
+
+    /// The ledger as it is stored.
+    pub fn encode(&self) -> Vec<u8> {
+        // Every field is a plain value, so this cannot fail.
+        let body = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let mut out = MAGIC.to_vec();
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        out.extend_from_slice(&body);
+        let sum = Digest::of(&out);
+        out.extend_from_slice(&sum.0[..SUM_BYTES]);
+        out
+    }
+
+    /// Reads what `encode` wrote.
+    ///
+    /// # Errors
+    /// In words: damaged, newer, not a ledger.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if !bytes.starts_with(&MAGIC) {
+            return Err("this is not a ledger: it does not begin with SLUICLED".to_owned());
+        }
+        let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) else {
+            return Err("the ledger is cut short".to_owned());
+        };
+        let version = u16::from_le_bytes([head[8], head[9]]);
+        if version != VERSION {
+            return Err(format!(
+                "the ledger has version {version}, this program knows version {VERSION}: it was written by a newer \
+                 Sluice; update this one"
+            ));
+        }
+        let len = u32::from_le_bytes([head[12], head[13], head[14], head[15]]) as usize;
+        if len.checked_add(SUM_BYTES) != Some(rest.len()) || head[10..12] != [0; 2] {
+            return Err("the ledger is cut short".to_owned());
+        }
+        let (signed, sum) = bytes.split_at(bytes.len() - SUM_BYTES);
+        if Digest::of(signed).0[..SUM_BYTES] != *sum {
+            return Err("the ledger is damaged: its checksum does not fit".to_owned());
+        }
+        serde_json::from_slice(&rest[..len]).map_err(|e| format!("the ledger can't be read: {e}"))
+    }
+}
+
+/// A ledger and where it is kept.
+#[derive(Clone)]
+pub struct LedgerFile {
+    /// What it says. Changes count once [`LedgerFile::save`] has returned.
+    pub ledger: Ledger,
+    store: Arc<dyn StateStore>,
+}
+
+impl LedgerFile {
+    /// Reads the ledger of a disk, or begins one.
+    ///
+    /// # Errors
+    /// It is damaged, newer, or that of another disk.
+    pub async fn open(store: Arc<dyn StateStore>, disk: DiskId, size: ByteCount) -> Result<Self, StateError> {
+        let ledger = match store.load(LEDGER_NAME, LEDGER_BYTES_MAX).await? {
+            None => Ledger::new(disk, size),
+            Some(bytes) => Ledger::decode(&bytes).map_err(|text| {
+                StateError::new(format!(
+                    "state in {}: {text}. If it is lost, remove the folder and begin with a new target",
+                    store.describe()
+                ))
+            })?,
+        };
+        if ledger.disk != disk {
+            let text = format!(
+                "the target with its state in {} is that of disk {}, not of {disk}: give each disk a target of its own",
+                store.describe(),
+                ledger.disk
+            );
+            return Err(StateError::new(text));
+        }
+        Ok(Self { ledger, store })
+    }
+
+    /// Makes the ledger durable as it is.
+    pub async fn save(&self) -> Result<(), StateError> {
+        self.store.save(LEDGER_NAME, self.ledger.encode()).await
+    }
+
+    /// Adds the sectors of a cycle that is about to be written to those that can't be relied on.
+    pub async fn mark_torn(&self, plan: &SectorBitmap) -> Result<(), StateError> {
+        let mut torn = self.torn().await?;
+        torn.union_with(plan);
+        self.store.save(TORN_NAME, torn.encode()).await
+    }
+
+    /// The sectors that can't be relied on.
+    pub async fn torn(&self) -> Result<SectorBitmap, StateError> {
+        // In any other state the file, if there is one, is a leftover.
+        if !matches!(self.ledger.state, State::Applying { .. } | State::Torn { .. }) {
+            return Ok(SectorBitmap::new());
+        }
+        let Some(bytes) = self.store.load(TORN_NAME, TORN_BYTES_MAX).await? else { return Ok(SectorBitmap::new()) };
+        SectorBitmap::decode(&bytes, self.ledger.source_size.sectors_ceil())
+            .map_err(|e| StateError::new(format!("{TORN_NAME} in {}: {e}", self.store.describe())))
+    }
+
+    /// Forgets the sectors that couldn't be relied on, after the ledger says so.
+    pub async fn clear_torn(&self) -> Result<(), StateError> {
+        self.store.remove(TORN_NAME).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! How a target that someone else changed is told from one that was left alone.
+
+use serde::{Deserialize, Serialize};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+/// What of a target changes when somebody writes to it or puts another file in its place. Taken after each flush and
+/// kept in the ledger. A block device has no times of its own: only its size tells there, and a scrub finds the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    /// The file's length, or the device's size, in bytes.
+    pub size: u64,
+    /// The file's inode; 0 for a device.
+    pub inode: u64,
+    /// When the contents were last changed, in nanoseconds since 1970; 0 for a device.
+    pub modified_ns: i64,
+    /// When contents or attributes were last changed, likewise. Unlike the other it cannot be set back.
+    pub changed_ns: i64,
+}
+
+impl Fingerprint {
+    pub(super) fn of(file: &std::fs::File, size: u64) -> std::io::Result<Self> {
+        let facts = file.metadata()?;
+        if facts.file_type().is_block_device() {
+            return Ok(Self { size, ..Self::default() });
+        }
+        let nanos = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Ok(Self {
+            size,
+            inode: facts.ino(),
+            modified_ns: nanos(facts.mtime(), facts.mtime_nsec()),
+            changed_ns: nanos(facts.ctime(), facts.ctime_nsec()),
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Targets whose sectors lie in the file in their own order, from one position on.
+
+use super::{Fingerprint, Target, TargetError, TargetErrorKind};
+use async_trait::async_trait;
+use sluice_platform::{AlignedBuf, DirectFile};
+use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
+
+/// A raw image, a fixed VHD or VHDX, or a block device. A crash while data is written can't hurt its format: no metadata
+/// changes after it was made.
+#[derive(Debug)]
+pub struct LinearTarget {
+    file: DirectFile,
+    /// The byte of the file that holds byte 0 of the disk.
+    start: u64,
+    /// Bytes of the disk that are in the file; the last sector may be partial in a raw image.
+    size: ByteCount,
+}
+
+impl LinearTarget {
+    /// The disk of `size` bytes that lies in `file` from byte `start` on.
+    pub fn new(file: DirectFile, start: u64, size: ByteCount) -> Self {
+        Self { file, start, size }
+    }
+
+    /// Where the extent is in the file: offset and length in bytes, without what a partial last sector lacks.
+    fn place(&self, extent: Extent) -> Result<(u64, u64), TargetError> {
+        if !extent.is_within(self.sectors()) {
+            let text = format!("{extent} are not on target {}, which has {} sectors", self.describe(), self.sectors());
+            return Err(TargetError::new(TargetErrorKind::TooSmall, text));
+        }
+        let offset = extent.start.offset();
+        Ok((self.start + offset, extent.bytes().0.min(self.size.0 - offset)))
+    }
+}
+
+/// The extent of `len` bytes, whole sectors, from `at` on.
+pub(super) fn extent_of(at: Sector, len: usize) -> Extent {
+    debug_assert_eq!(len as u64 % SECTOR_BYTES, 0);
+    Extent::new(at.0, len as u64 / SECTOR_BYTES)
+}
+
+#[async_trait]
+impl Target for LinearTarget {
+    fn sectors(&self) -> SectorCount {
+        self.size.sectors_ceil()
+    }
+
+    async fn write(&self, at: Sector, bytes: AlignedBuf) -> Result<(), TargetError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (offset, len) = self.place(extent_of(at, bytes.len()))?;
+        Ok(self.file.write_at(offset, bytes, 0..len as usize).await.1?)
+    }
+
+    async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
+        if extent.is_empty() {
+            return Ok(());
+        }
+        let (offset, len) = self.place(extent)?;
+        Ok(self.file.punch_hole(offset, len).await?)
+    }
+
+    async fn read(&self, extent: Extent, buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
+        if extent.is_empty() {
+            return Ok(buf);
+        }
+        let (offset, len) = self.place(extent)?;
+        let (mut buf, result) = self.file.read_at(offset, buf, len as usize).await;
+        result?;
+        buf.set_len(extent.bytes().0 as usize);
+        buf[len as usize..].fill(0);
+        Ok(buf)
+    }
+
+    async fn next_data(&self, from: Sector) -> Result<Option<Extent>, TargetError> {
+        let end = self.start + self.size.0;
+        let offset = self.start.saturating_add(from.offset());
+        if from >= Sector(self.sectors().0) {
+            return Ok(None);
+        }
+        let Some(range) = self.file.next_data(offset).await? else { return Ok(None) };
+        if range.start >= end {
+            return Ok(None);
+        }
+        let first = (range.start - self.start) / SECTOR_BYTES;
+        let behind = (range.end.min(end) - self.start).div_ceil(SECTOR_BYTES);
+        Ok(Some(Extent::new(first, behind - first)))
+    }
+
+    async fn sync(&self) -> Result<(), TargetError> {
+        Ok(self.file.sync_data().await?)
+    }
+
+    async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
+        fingerprint(&self.file)
+    }
+
+    fn describe(&self) -> String {
+        self.file.path().display().to_string()
+    }
+}
+
+/// Asks the file system about the open file.
+pub(super) fn fingerprint(file: &DirectFile) -> Result<Fingerprint, TargetError> {
+    let size = file.size()?.0;
+    Fingerprint::of(file.file(), size).map_err(|e| {
+        TargetError::caused(TargetErrorKind::Io, format!("cannot query target {}: {e}", file.path().display()), e)
+    })
+}

@@ -1,0 +1,107 @@
+//! A target in memory, for tests and simulation.
+
+use super::linear::extent_of;
+use super::{Fingerprint, Target, TargetError, TargetErrorKind};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sluice_platform::AlignedBuf;
+use sluice_proto::{Extent, SECTOR_BYTES, Sector, SectorCount};
+
+/// A disk that forgets everything with the process. Writes count as durable at once.
+#[derive(Debug)]
+pub struct MemoryTarget(Mutex<MemoryDisk>);
+
+/// What such a disk holds at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryDisk {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Rises with each change, as a file's times do.
+    pub changes: i64,
+}
+
+impl MemoryTarget {
+    /// A disk of zeros.
+    pub fn new(sectors: SectorCount) -> Self {
+        Self(Mutex::new(MemoryDisk { bytes: vec![0; sectors.bytes().0 as usize], changes: 0 }))
+    }
+
+    /// A copy of all its bytes.
+    pub fn contents(&self) -> Vec<u8> {
+        self.0.lock().bytes.clone()
+    }
+
+    /// The disk as it is.
+    pub fn snapshot(&self) -> MemoryDisk {
+        self.0.lock().clone()
+    }
+
+    /// Puts the disk back to what it was.
+    pub fn restore(&self, disk: &MemoryDisk) {
+        self.0.lock().clone_from(disk);
+    }
+
+    /// Changes bytes as somebody else would.
+    pub fn tamper(&self, change: impl FnOnce(&mut [u8])) {
+        let mut disk = self.0.lock();
+        change(&mut disk.bytes);
+        disk.changes += 1;
+    }
+
+    fn range(&self, extent: Extent) -> Result<std::ops::Range<usize>, TargetError> {
+        if !extent.is_within(self.sectors()) {
+            return Err(TargetError::new(
+                TargetErrorKind::TooSmall,
+                format!("{extent} are not on the target in memory"),
+            ));
+        }
+        Ok(extent.start.offset() as usize..extent.end().offset() as usize)
+    }
+}
+
+#[async_trait]
+impl Target for MemoryTarget {
+    fn sectors(&self) -> SectorCount {
+        SectorCount(self.0.lock().bytes.len() as u64 / SECTOR_BYTES)
+    }
+
+    async fn write(&self, at: Sector, bytes: AlignedBuf) -> Result<(), TargetError> {
+        let range = self.range(extent_of(at, bytes.len()))?;
+        self.tamper(|disk| disk[range].copy_from_slice(&bytes));
+        Ok(())
+    }
+
+    async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
+        let range = self.range(extent)?;
+        self.tamper(|disk| disk[range].fill(0));
+        Ok(())
+    }
+
+    async fn read(&self, extent: Extent, mut buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
+        let range = self.range(extent)?;
+        buf.clear();
+        buf.extend_from_slice(&self.0.lock().bytes[range]);
+        Ok(buf)
+    }
+
+    async fn next_data(&self, from: Sector) -> Result<Option<Extent>, TargetError> {
+        let disk = &self.0.lock().bytes;
+        let sector_size = SECTOR_BYTES as usize;
+        let mut rest = disk.chunks(sector_size).enumerate().skip(from.0 as usize);
+        let first = rest.find(|(_, sector)| sector.iter().any(|b| *b != 0));
+        Ok(first.map(|(at, _)| Extent::new(at as u64, (disk.len() / sector_size - at) as u64)))
+    }
+
+    async fn sync(&self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
+        let size = self.sectors().bytes().0;
+        Ok(Fingerprint { size, changed_ns: self.0.lock().changes, ..Fingerprint::default() })
+    }
+
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+}

@@ -1,0 +1,210 @@
+//! Deciding about a target, and only then making it: plan, show, carry out.
+
+use super::dynamic::{Metadata, run};
+use super::{DynamicTarget, LinearTarget, Target, TargetError, TargetErrorKind};
+use crate::formats::{Format, Layout, LiveImage, open_as};
+use sluice_platform::device::{DeviceFacts, is_block_device, same_storage};
+use sluice_platform::{OpenOptions, durable};
+use sluice_proto::ByteCount;
+use sluice_proto::env::{Clock, Entropy};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which target is wanted.
+#[derive(Clone, Debug)]
+pub struct TargetSpec {
+    /// The image's file or the block device.
+    pub path: PathBuf,
+    /// The image's format; raw for a block device.
+    pub format: Format,
+    /// The source's size.
+    pub size: ByteCount,
+    /// The source's path, where it is on this machine: the target must not lie on it.
+    pub source: Option<PathBuf>,
+    /// Whether a target that exists and is not ours may be overwritten.
+    pub overwrite: bool,
+}
+
+/// What will be done to have a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is ours already.
+    Open,
+    /// A new file is made.
+    Create,
+    /// A file that is there is made anew: what is in it is lost.
+    Overwrite,
+    /// A block device becomes the target: what is on it is lost.
+    TakeDevice,
+}
+
+/// A decision about a target, not yet carried out.
+#[derive(Clone, Debug)]
+pub struct TargetPlan {
+    /// Which target.
+    pub spec: TargetSpec,
+    /// What will be done.
+    pub action: Action,
+    /// What an operator may want to know before.
+    pub warnings: Vec<String>,
+}
+
+/// Decides about a target. `ours` says that the ledger knows it: a target that the ledger began to make and did not
+/// finish is not `ours` yet, but `begun`, and is made again over its beginning.
+///
+/// # Errors
+/// The target may not or cannot be used; nothing was changed.
+pub fn plan(spec: TargetSpec, ours: bool, begun: bool) -> Result<TargetPlan, TargetError> {
+    let shown = spec.path.display().to_string();
+    let device = is_block_device(&spec.path);
+    let exists = device || spec.path.symlink_metadata().is_ok();
+    check_source(&spec, &shown)?;
+    if ours {
+        return match exists {
+            true => Ok(TargetPlan { spec, action: Action::Open, warnings: Vec::new() }),
+            false => Err(TargetError::new(
+                TargetErrorKind::NotOurs,
+                format!(
+                    "target {shown} is gone: put it back, or remove its state folder to begin with a new target \
+                     (the whole source is sent again)"
+                ),
+            )),
+        };
+    }
+    let allowed = spec.overwrite || begun;
+    if exists && !allowed {
+        return Err(TargetError::new(
+            TargetErrorKind::Exists,
+            format!("target {shown} exists and was not made by Sluice: name another, or say --yes to overwrite it"),
+        ));
+    }
+    let warnings = if device { check_device(&spec, &shown)? } else { free_space(&spec, &shown) };
+    let action = match (device, exists) {
+        (true, _) => Action::TakeDevice,
+        (false, true) => Action::Overwrite,
+        (false, false) => Action::Create,
+    };
+    Ok(TargetPlan { spec, action, warnings })
+}
+
+fn check_source(spec: &TargetSpec, shown: &str) -> Result<(), TargetError> {
+    let Some(source) = &spec.source else { return Ok(()) };
+    if same_storage(source, &spec.path)?.is_some() {
+        let text = format!(
+            "target {shown} lies on the source {} or the other way round: writing one would change the other; \
+             put the target on another disk",
+            source.display()
+        );
+        return Err(TargetError::new(TargetErrorKind::OnSource, text));
+    }
+    Ok(())
+}
+
+fn check_device(spec: &TargetSpec, shown: &str) -> Result<Vec<String>, TargetError> {
+    if spec.format != Format::Raw {
+        let text = format!("target {shown} is a block device, which holds no {} image: say --format raw", spec.format);
+        return Err(TargetError::new(TargetErrorKind::NotOurs, text));
+    }
+    let facts = DeviceFacts::of(&spec.path)?;
+    if facts.size < spec.size {
+        let text = format!(
+            "target device {shown} has {} bytes, the source {}: take a device that is at least as large",
+            facts.size, spec.size
+        );
+        return Err(TargetError::new(TargetErrorKind::TooSmall, text));
+    }
+    if facts.is_in_use() {
+        let text = format!("target device {shown} is in use: unmount it or stop its user first");
+        return Err(TargetError::new(TargetErrorKind::Busy, text));
+    }
+    Ok(Vec::new())
+}
+
+/// Too little room is no more than a warning: targets are sparse, and a source is seldom full.
+fn free_space(spec: &TargetSpec, shown: &str) -> Vec<String> {
+    let folder = spec.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(facts) = nix::sys::statvfs::statvfs(folder) else { return Vec::new() };
+    let free = facts.blocks_available() as u128 * facts.fragment_size() as u128;
+    if free >= u128::from(spec.size.0) {
+        return Vec::new();
+    }
+    vec![format!(
+        "the file system of target {shown} has {} MiB free, the source has {} MiB: the target will only fit while the \
+         source has enough zeros",
+        free >> 20,
+        spec.size.0 >> 20
+    )]
+}
+
+impl TargetPlan {
+    /// Carries the plan out and opens the target.
+    ///
+    /// # Errors
+    /// The target can't be made, or is not what it was.
+    pub async fn carry_out(
+        &self,
+        clock: &dyn Clock,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<dyn Target>, TargetError> {
+        match self.action {
+            Action::Open => {}
+            Action::Create | Action::Overwrite => self.create(clock, &*entropy).await?,
+            Action::TakeDevice => self.take_device().await?,
+        }
+        self.open(entropy).await
+    }
+
+    async fn create(&self, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<(), TargetError> {
+        let shown = self.spec.path.display().to_string();
+        let layout = Layout::create(self.spec.format, self.spec.size, entropy, clock.unix_ms());
+        let layout = layout.map_err(|e| TargetError::format(&shown, e))?;
+        let file = OpenOptions::new().create(true).open(&self.spec.path)?;
+        file.set_len(ByteCount(0)).await?;
+        run(&file, layout.steps()).await?;
+        let folder = self.spec.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        durable::sync_folder(folder)
+            .map_err(|e| TargetError::caused(TargetErrorKind::Io, format!("target {shown}: {e}"), e))
+    }
+
+    /// What lies behind the source's size must read as zeros, as in a new image.
+    async fn take_device(&self) -> Result<(), TargetError> {
+        let device = OpenOptions::new().write(true).exclusive(true).open(&self.spec.path)?;
+        let size = device.size()?;
+        device.punch_hole(self.spec.size.0, size.0.saturating_sub(self.spec.size.0)).await?;
+        Ok(device.sync_data().await?)
+    }
+
+    async fn open(&self, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Target>, TargetError> {
+        let path = &self.spec.path;
+        let shown = path.display().to_string();
+        let file = OpenOptions::new().write(true).exclusive(true).open(path)?;
+        let file_size = file.size()?;
+        if file.is_block_device() {
+            return self.fits(LinearTarget::new(file, 0, file_size));
+        }
+        let image =
+            open_as(self.spec.format, &Metadata(&file), file_size).map_err(|e| TargetError::format(&shown, e))?;
+        let size = image.virtual_size;
+        let (live, recovery) = LiveImage::new(image, &*entropy);
+        match live.linear_start() {
+            Some(start) => {
+                run(&file, recovery).await?;
+                self.fits(LinearTarget::new(file, start, size))
+            }
+            None => self.fits(DynamicTarget::new(file, live, recovery, entropy).await?),
+        }
+    }
+
+    fn fits(&self, target: impl Target + 'static) -> Result<Arc<dyn Target>, TargetError> {
+        let (has, needs) = (target.sectors(), self.spec.size.sectors_ceil());
+        if has < needs {
+            let text = format!(
+                "target {} holds {has} sectors, the source has {needs}: it was made for a smaller source; begin a new \
+                 target",
+                target.describe()
+            );
+            return Err(TargetError::new(TargetErrorKind::SizeChanged, text));
+        }
+        Ok(Arc::new(target))
+    }
+}

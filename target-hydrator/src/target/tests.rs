@@ -1,0 +1,164 @@
+//! Real targets on real files.
+
+use super::plan::{Action, TargetPlan, TargetSpec, plan};
+use super::*;
+use crate::formats::Format;
+use sluice_platform::system::{OsEntropy, SystemClock};
+use sluice_proto::ByteCount;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Not a whole MiB, and not a whole number of sectors.
+const SIZE: u64 = (5 << 20) + 3 * 512 + 100;
+
+fn spec(path: &Path, format: Format) -> TargetSpec {
+    TargetSpec { path: path.to_path_buf(), format, size: ByteCount(SIZE), source: None, overwrite: false }
+}
+
+async fn carry_out(plan: &TargetPlan) -> Arc<dyn Target> {
+    plan.carry_out(&SystemClock, Arc::new(OsEntropy::new())).await.expect("a target")
+}
+
+async fn read(target: &dyn Target, extent: Extent) -> Vec<u8> {
+    target.read(extent, AlignedBuf::new(extent.bytes().0 as usize)).await.expect("read").to_vec()
+}
+
+/// Writes, zeroes, flushes and opens again, beside a plain array that does the same.
+async fn behaves_like_a_disk(format: Format) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk");
+    let created = plan(spec(&path, format), false, false).expect("allowed");
+    assert_eq!(created.action, Action::Create);
+    let mut target = carry_out(&created).await;
+    let sectors = ByteCount(SIZE).sectors_ceil().0;
+    assert!(target.sectors().0 >= sectors);
+    let mut model = vec![0u8; (target.sectors().0 * 512) as usize];
+    let mut random = 12345u64;
+    for round in 0..200u64 {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let start = (random >> 20) % (sectors - 1);
+        let len = ((random >> 5) % 300 + 1).min(sectors - start);
+        let extent = Extent::new(start, len);
+        let range = extent.start.offset() as usize..extent.end().offset() as usize;
+        if round % 3 == 0 {
+            target.zero(extent).await.expect("zeroed");
+            model[range].fill(0);
+        } else {
+            let bytes: Vec<u8> = (0..extent.bytes().0).map(|n| (n + round) as u8).collect();
+            target.write(extent.start, AlignedBuf::from_slice(&bytes)).await.expect("written");
+            model[range].copy_from_slice(&bytes);
+        }
+        // What a raw image's partial last sector can't hold is not there.
+        let behind = if format == Format::Raw { SIZE as usize } else { model.len() };
+        model[behind..].fill(0);
+        if round % 40 == 0 {
+            target.sync().await.expect("flushed");
+            drop(target);
+            target = carry_out(&plan(spec(&path, format), true, false).expect("ours")).await;
+        }
+    }
+    target.sync().await.expect("flushed");
+    let whole = Extent::new(0, target.sectors().0);
+    assert_eq!(read(&*target, whole).await, model);
+    // Every sector that holds something is where the target says there is data.
+    let mut covered = vec![false; whole.len.0 as usize];
+    let mut at = Sector(0);
+    while let Some(data) = target.next_data(at).await.expect("asked") {
+        assert!(data.start >= at && !data.is_empty());
+        covered[data.start.0 as usize..data.end().0 as usize].fill(true);
+        at = data.end();
+    }
+    for (number, sector) in model.chunks(512).enumerate() {
+        assert!(covered[number] || sector.iter().all(|b| *b == 0), "sector {number}");
+    }
+    let noted = target.fingerprint().await.expect("asked");
+    assert_eq!(target.fingerprint().await.expect("asked"), noted);
+    target.write(Sector(0), AlignedBuf::from_slice(&[1; 512])).await.expect("written");
+    target.sync().await.expect("flushed");
+    assert_ne!(target.fingerprint().await.expect("asked"), noted);
+    let beyond = Extent::new(target.sectors().0, 1);
+    assert_eq!(target.zero(beyond).await.expect_err("refused").kind(), TargetErrorKind::TooSmall);
+}
+
+#[tokio::test]
+async fn raw_behaves_like_a_disk() {
+    behaves_like_a_disk(Format::Raw).await;
+}
+
+#[tokio::test]
+async fn fixed_vhd_behaves_like_a_disk() {
+    behaves_like_a_disk(Format::Vhd).await;
+}
+
+#[tokio::test]
+async fn dynamic_vhd_behaves_like_a_disk() {
+    behaves_like_a_disk(Format::VhdDynamic).await;
+}
+
+#[tokio::test]
+async fn fixed_vhdx_behaves_like_a_disk() {
+    behaves_like_a_disk(Format::Vhdx).await;
+}
+
+#[tokio::test]
+async fn dynamic_vhdx_behaves_like_a_disk() {
+    behaves_like_a_disk(Format::VhdxDynamic).await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_not_ours_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("precious.raw");
+    std::fs::write(&path, b"precious").expect("written");
+    let error = plan(spec(&path, Format::Raw), false, false).expect_err("refused");
+    assert_eq!(error.kind(), TargetErrorKind::Exists);
+    assert!(error.to_string().contains("--yes"), "{error}");
+    assert_eq!(std::fs::read(&path).expect("there"), b"precious");
+    let forced = plan(TargetSpec { overwrite: true, ..spec(&path, Format::Raw) }, false, false).expect("allowed");
+    assert_eq!(forced.action, Action::Overwrite);
+    assert_eq!(std::fs::read(&path).expect("there"), b"precious", "a plan changes nothing");
+    let target = carry_out(&forced).await;
+    let whole = Extent::new(0, target.sectors().0);
+    assert!(read(&*target, whole).await.iter().all(|b| *b == 0));
+}
+
+#[tokio::test]
+async fn a_target_that_is_gone_or_of_another_kind_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk.vhd");
+    let error = plan(spec(&path, Format::Vhd), true, false).expect_err("gone");
+    assert_eq!(error.kind(), TargetErrorKind::NotOurs);
+    std::fs::write(&path, vec![1; 2 << 20]).expect("written");
+    let opened = plan(spec(&path, Format::Vhd), true, false).expect("there");
+    let error = opened.carry_out(&SystemClock, Arc::new(OsEntropy::new())).await.err().expect("no VHD");
+    assert_eq!(error.kind(), TargetErrorKind::NotOurs, "{error}");
+    let small = TargetSpec { size: ByteCount(1 << 20), ..spec(&folder.path().join("small"), Format::Vhdx) };
+    drop(carry_out(&plan(small.clone(), false, false).expect("new")).await);
+    let grown = plan(TargetSpec { size: ByteCount(2 << 20), ..small }, true, false).expect("there");
+    let error = grown.carry_out(&SystemClock, Arc::new(OsEntropy::new())).await.err().expect("too small");
+    assert_eq!(error.kind(), TargetErrorKind::SizeChanged, "{error}");
+}
+
+#[tokio::test]
+async fn a_target_on_the_source_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("source.raw");
+    std::fs::write(&source, vec![0; 1 << 20]).expect("written");
+    let same = TargetSpec { source: Some(source.clone()), overwrite: true, ..spec(&source, Format::Raw) };
+    let error = plan(same, false, false).expect_err("refused");
+    assert_eq!(error.kind(), TargetErrorKind::OnSource, "{error}");
+    let beside = TargetSpec { source: Some(source), ..spec(&folder.path().join("target.raw"), Format::Raw) };
+    plan(beside, false, false).expect("another file beside it is another disk");
+}
+
+#[test]
+fn a_vhd_has_its_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let big = TargetSpec { size: ByteCount(2041 << 30), ..spec(&folder.path().join("big.vhd"), Format::Vhd) };
+    let plan = plan(big, false, false).expect("room is no more than a warning");
+    assert!(plan.warnings.iter().all(|w| w.contains("MiB free")), "{:?}", plan.warnings);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let error = runtime.block_on(plan.carry_out(&SystemClock, Arc::new(OsEntropy::new()))).err().expect("refused");
+    assert!(error.to_string().contains("2040 GiB") && error.to_string().contains("vhdx"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0, "nothing is left behind");
+}

@@ -1,0 +1,135 @@
+//! Which disk goes to which target on this machine.
+
+use crate::apply::TargetFactory;
+use crate::formats::Format;
+use crate::ledger::{Ledger, TargetRecord};
+use crate::state::{StateError, StateFolder, StateStore};
+use crate::target::plan::{TargetSpec, plan};
+use crate::target::{Target, TargetError, TargetErrorKind};
+use async_trait::async_trait;
+use sluice_proto::DiskId;
+use sluice_proto::env::{Clock, Entropy};
+use sluice_proto::wire::Work;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A target that is named for one disk.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The image's file or the block device.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// Where its state is kept; next to it, in `PATH.sluice`, if none.
+    pub state: Option<PathBuf>,
+    /// Whether a target that exists and is not ours may be overwritten.
+    pub overwrite: bool,
+    /// The source's path, where it is on this machine.
+    pub source: Option<PathBuf>,
+}
+
+/// Targets as files and devices of this machine.
+pub struct LocalTargets {
+    /// Targets by disk.
+    pub named: BTreeMap<DiskId, Place>,
+    /// The target of a disk that is not named, as `replicate` has it: one disk, one target.
+    pub any: Option<Place>,
+    /// Where the targets of disks that are not named are made, and their format.
+    pub folder: Option<(PathBuf, Format)>,
+    /// Dates new images.
+    pub clock: Arc<dyn Clock>,
+    /// Makes their ids.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl LocalTargets {
+    /// A factory for one disk, whichever it is.
+    pub fn one(place: Place, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { named: BTreeMap::new(), any: Some(place), folder: None, clock, entropy }
+    }
+
+    fn place(&self, work: &Work) -> Option<Place> {
+        if let Some(place) = self.named.get(&work.disk).or(self.any.as_ref()) {
+            return Some(place.clone());
+        }
+        let (folder, format) = self.folder.as_ref()?;
+        let suffix = match format {
+            Format::Vhd | Format::VhdDynamic => "vhd",
+            Format::Vhdx | Format::VhdxDynamic => "vhdx",
+            Format::Raw => "raw",
+        };
+        // The agent chose the name: only what can't lead out of the folder is kept of it.
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
+        let name: String = work.name.chars().take(64).map(plain).collect();
+        let path = folder.join(format!("{}-{}.{suffix}", name.trim_matches('-'), work.disk));
+        Some(Place { path, format: *format, state: None, overwrite: false, source: None })
+    }
+
+    fn spec(&self, work: &Work, record: &TargetRecord) -> Result<TargetSpec, TargetError> {
+        let place = self.place(work);
+        let format = record.format.parse().map_err(|e: crate::formats::BadFormat| {
+            TargetError::new(TargetErrorKind::NotOurs, format!("the ledger of target {}: {e}", record.path))
+        })?;
+        let (source, overwrite) = place.map_or((None, false), |place| (place.source, place.overwrite));
+        Ok(TargetSpec { path: PathBuf::from(&record.path), format, size: work.size, source, overwrite })
+    }
+}
+
+/// The state folder of a target at `path`, where none is named.
+pub fn state_folder(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".sluice");
+    PathBuf::from(name)
+}
+
+#[async_trait]
+impl TargetFactory for LocalTargets {
+    async fn state(&self, work: &Work) -> Result<Arc<dyn StateStore>, StateError> {
+        let place = self.place(work).ok_or_else(|| {
+            let text = format!(
+                "disk {} ({:?}) has no target: add a [[target]] for it, or [targets] with a folder",
+                work.disk, work.name
+            );
+            StateError::new(text)
+        })?;
+        let folder = place.state.unwrap_or_else(|| state_folder(&place.path));
+        Ok(Arc::new(StateFolder::open(&folder)?))
+    }
+
+    async fn choose(&self, work: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {
+        let place = self.place(work).ok_or_else(|| {
+            TargetError::new(TargetErrorKind::NotOurs, format!("disk {} has no target in the configuration", work.disk))
+        })?;
+        let record = ledger.target.clone();
+        if let Some(record) = record.filter(|r| r.made) {
+            // The ledger goes with the target, which may have been moved together with it; the format can't change.
+            if record.format != place.format.name() {
+                let text = format!(
+                    "target {} was made as {}, {} is asked for now: keep the format, or begin a new target",
+                    record.path, record.format, place.format
+                );
+                return Err(TargetError::new(TargetErrorKind::NotOurs, text));
+            }
+            return Ok(TargetRecord { path: place.path.display().to_string(), ..record });
+        }
+        let begun = ledger.target.as_ref().is_some_and(|r| Path::new(&r.path) == place.path);
+        let record =
+            TargetRecord { path: place.path.display().to_string(), format: place.format.name().into(), made: false };
+        let plan = plan(self.spec(work, &record)?, false, begun)?;
+        for warning in plan.warnings {
+            tracing::warn!(disk = %work.disk, "{warning}");
+        }
+        Ok(record)
+    }
+
+    async fn make(&self, work: &Work, record: &TargetRecord) -> Result<(), TargetError> {
+        let plan = plan(self.spec(work, record)?, false, true)?;
+        plan.carry_out(&*self.clock, self.entropy.clone()).await.map(drop)
+    }
+
+    async fn open(&self, work: &Work, record: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
+        let plan = plan(self.spec(work, record)?, true, false)?;
+        plan.carry_out(&*self.clock, self.entropy.clone()).await
+    }
+}

@@ -1,0 +1,197 @@
+//! Targets and state that fail, or stop for ever as in a crash, after so many operations.
+
+use crate::state::{StateError, StateStore};
+use crate::target::{Fingerprint, MemoryTarget, Target, TargetError, TargetErrorKind};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sluice_platform::AlignedBuf;
+use sluice_proto::{Extent, Sector, SectorCount};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// What happens when the count of operations has run out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Then {
+    #[default]
+    Nothing,
+    /// The operation is done in part, and nothing after it ever answers: the process is gone.
+    Crash,
+    /// The operation fails once with this kind.
+    Fail(TargetErrorKind),
+    /// The bytes that are written are not those that were given, and nobody says so.
+    Lie,
+}
+
+#[derive(Default)]
+struct Plan {
+    left: u64,
+    then: Then,
+    done: u64,
+    gone: bool,
+}
+
+/// Faults to come, shared by a target and its state.
+#[derive(Default)]
+pub(crate) struct Faults {
+    plan: Mutex<Plan>,
+    gone: Notify,
+}
+
+impl Faults {
+    /// Sets what happens after `left` more operations, and begins to count anew.
+    pub fn set(&self, left: u64, then: Then) {
+        *self.plan.lock() = Plan { left, then, done: 0, gone: false };
+    }
+    /// Operations since `set`.
+    pub fn done(&self) -> u64 {
+        self.plan.lock().done
+    }
+    /// Waits until the crash has happened.
+    pub async fn crashed(&self) {
+        loop {
+            let gone = self.gone.notified();
+            if self.plan.lock().gone {
+                return;
+            }
+            gone.await;
+        }
+    }
+
+    fn step(&self) -> Then {
+        let mut plan = self.plan.lock();
+        plan.done += 1;
+        if plan.then == Then::Nothing {
+            return Then::Nothing;
+        }
+        match plan.left.checked_sub(1) {
+            Some(left) => {
+                plan.left = left;
+                Then::Nothing
+            }
+            None if plan.then == Then::Crash => {
+                plan.gone = true;
+                self.gone.notify_waiters();
+                Then::Crash
+            }
+            None => std::mem::take(&mut plan.then),
+        }
+    }
+}
+
+pub(crate) struct FaultTarget {
+    pub inner: Arc<MemoryTarget>,
+    pub faults: Arc<Faults>,
+}
+
+fn failed(kind: TargetErrorKind) -> TargetError {
+    TargetError::new(kind, "the test made it fail")
+}
+
+#[async_trait]
+impl Target for FaultTarget {
+    fn sectors(&self) -> SectorCount {
+        self.inner.sectors()
+    }
+
+    async fn write(&self, at: Sector, mut bytes: AlignedBuf) -> Result<(), TargetError> {
+        match self.faults.step() {
+            Then::Nothing => self.inner.write(at, bytes).await,
+            Then::Fail(kind) => Err(failed(kind)),
+            Then::Lie => {
+                bytes[0] ^= 1;
+                self.inner.write(at, bytes).await
+            }
+            Then::Crash => {
+                // Torn: the first sector got there, the others did not.
+                self.inner.write(at, AlignedBuf::from_slice(&bytes[..512])).await?;
+                std::future::pending().await
+            }
+        }
+    }
+
+    async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
+        match self.faults.step() {
+            Then::Nothing => self.inner.zero(extent).await,
+            Then::Fail(kind) => Err(failed(kind)),
+            Then::Lie => Ok(()),
+            Then::Crash => {
+                self.inner.zero(Extent::new(extent.start.0, 1)).await?;
+                std::future::pending().await
+            }
+        }
+    }
+
+    async fn read(&self, extent: Extent, buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
+        match self.faults.step() {
+            Then::Crash => std::future::pending().await,
+            Then::Fail(kind) => Err(failed(kind)),
+            Then::Nothing | Then::Lie => self.inner.read(extent, buf).await,
+        }
+    }
+
+    async fn next_data(&self, from: Sector) -> Result<Option<Extent>, TargetError> {
+        self.inner.next_data(from).await
+    }
+
+    async fn sync(&self) -> Result<(), TargetError> {
+        match self.faults.step() {
+            Then::Crash => std::future::pending().await,
+            Then::Fail(kind) => Err(failed(kind)),
+            Then::Nothing | Then::Lie => self.inner.sync().await,
+        }
+    }
+
+    async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
+        self.inner.fingerprint().await
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// State whose saving may be the last thing that a process does.
+pub(crate) struct FaultState<S> {
+    pub inner: Arc<S>,
+    pub faults: Arc<Faults>,
+}
+
+impl<S: StateStore> FaultState<S> {
+    /// A crash comes before the operation or after it, by turns.
+    async fn step(&self) -> Result<bool, StateError> {
+        match self.faults.step() {
+            Then::Crash => Ok(self.faults.done().is_multiple_of(2)),
+            _ => Ok(true),
+        }
+    }
+
+    async fn end(&self) {
+        if self.faults.plan.lock().gone {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl<S: StateStore> StateStore for FaultState<S> {
+    async fn load(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>, StateError> {
+        self.inner.load(name, len_max).await
+    }
+    async fn save(&self, name: &str, bytes: Vec<u8>) -> Result<(), StateError> {
+        if self.step().await? {
+            self.inner.save(name, bytes).await?;
+        }
+        self.end().await;
+        Ok(())
+    }
+    async fn remove(&self, name: &str) -> Result<(), StateError> {
+        if self.step().await? {
+            self.inner.remove(name).await?;
+        }
+        self.end().await;
+        Ok(())
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
