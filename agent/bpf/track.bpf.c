@@ -83,8 +83,9 @@ volatile const u64 flight_mask;   // buckets in the in-flight table, minus one
 // ---- the maps ----
 
 #define HEADER_WORDS 512
-#define ACTIVE_WORD 0
+#define INTERVAL_WORD 0 // the running interval's number; its lowest bit is the buffer that takes marks
 #define FLAGS_WORD 8 // of buffer 0; buffer 1's is 8 words (a cache line) on
+#define FORGOTTEN_WORD 24 // starts that found no room in the table
 
 // Flags of a buffer. ALL marks the whole range; the others say that marks may be missing.
 enum { ALL = 1, PASSTHROUGH = 2, UNKNOWN_BIO = 4, UNKNOWN_OP = 8, OUT_OF_RANGE = 16, LONG_CHAIN = 32 };
@@ -97,16 +98,23 @@ struct {
 	u64 *value;
 } area SEC(".maps");
 
-// Bios of a bio-based disk between queue and completion. By its completion a bio's own sector and size have been used
-// up, or moved to the disk below, so they are kept here, by the bio's address.
-#define SLOTS 8
+// What has started and not ended: requests, or bios where the disk takes those, by their address. It says where a bio
+// was, which its completion no longer does: by then its own sector and size are used up, or moved to the disk below. And
+// it is what makes up for an end that the kernel skipped: whatever is still in here at a swap counts as marked.
+#define SLOTS 5
+struct started {
+	u64 address;
+	u64 range;
+	u64 interval; // the interval that its start was marked in
+};
 struct bucket {
-	u64 bio[SLOTS];
-	u64 range[SLOTS];
+	struct started slot[SLOTS];
+	u64 unused;
 };
 struct {
 	int (*type)[2];
-	int (*max_entries)[1];
+	int (*map_flags)[1024];
+	int (*max_entries)[2];
 	u32 *key;
 	struct bucket *value;
 } flight SEC(".maps");
@@ -130,20 +138,20 @@ INLINE int set_bits(u64 index, u64 bits)
 	return 1;
 }
 
-INLINE u64 active(void)
+INLINE u64 interval_now(void)
 {
-	u64 *w = word(ACTIVE_WORD);
-	return w ? *(volatile u64 *)w & 1 : 0;
+	u64 *w = word(INTERVAL_WORD);
+	return w ? *(volatile u64 *)w : 0;
 }
 
-INLINE void flag(u64 buffer, u64 bits)
+INLINE void flag(u64 interval, u64 bits)
 {
-	set_bits(FLAGS_WORD + 8 * buffer, bits);
+	set_bits(FLAGS_WORD + 8 * (interval & 1), bits);
 }
 
-INLINE u64 base_of(u64 buffer)
+INLINE u64 base_of(u64 interval)
 {
-	return HEADER_WORDS + (buffer ? buffer_words : 0);
+	return HEADER_WORDS + (interval & 1 ? buffer_words : 0);
 }
 
 INLINE int set_with_summary(u64 section, u64 summary, u64 index, u64 bits, u64 group_shift)
@@ -211,9 +219,9 @@ INLINE int mark_in_grain(u64 base, u64 grain, u64 from, u64 to)
 
 // Marks a range that holds whole grains or crosses a grain's end. A bio or request is 4 GiB at most (its size is a u32),
 // so its whole grains lie in at most 1025 coarse words.
-int __attribute__((noinline)) mark_wide(u64 buffer, u64 start, u64 end)
+int __attribute__((noinline)) mark_wide(u64 interval, u64 start, u64 end)
 {
-	u64 base = base_of(buffer);
+	u64 base = base_of(interval);
 	u64 whole = (start + 127) >> 7, whole_end = end >> 7;
 	int ok = 1;
 
@@ -237,20 +245,6 @@ int __attribute__((noinline)) mark_wide(u64 buffer, u64 start, u64 end)
 	return ok;
 }
 
-// Marks sectors of the tracked range, already cut to it; not empty.
-INLINE void mark(u64 start, u64 end)
-{
-	u64 buffer = active();
-	int ok;
-
-	if (start >> 7 == (end - 1) >> 7 && end - start < 128)
-		ok = mark_in_grain(base_of(buffer), start >> 7, start & 127, ((end - 1) & 127) + 1);
-	else
-		ok = mark_wide(buffer, start, end);
-	if (!ok)
-		flag(buffer, OUT_OF_RANGE);
-}
-
 // A range within the tracked one in one word: start in the high 40 bits, length (2^23 at most) in the low 24.
 // 0 = nothing of ours; EVERYTHING = the whole range, or what cannot be said more closely.
 #define EVERYTHING (~0ULL)
@@ -265,12 +259,33 @@ INLINE u64 cut(u64 start, u64 length)
 	return start < end ? (start - first) << 24 | (end - start) : 0;
 }
 
-INLINE void mark_range(u64 range)
+u64 __attribute__((noinline)) cut_again(u64 sector, u64 bytes)
 {
+	return cut(sector, (bytes + 511) >> 9);
+}
+
+INLINE void mark(u64 interval, u64 range)
+{
+	u64 start = range >> 24, end = start + (range & 0xffffff);
+	int ok = 1;
+
+	if (!range)
+		return;
 	if (range == EVERYTHING)
-		flag(active(), ALL);
-	else if (range)
-		mark(range >> 24, (range >> 24) + (range & 0xffffff));
+		flag(interval, ALL);
+	else if (start >> 7 == (end - 1) >> 7 && end - start < 128)
+		ok = mark_in_grain(base_of(interval), start >> 7, start & 127, ((end - 1) & 127) + 1);
+	else
+		ok = mark_wide(interval, start, end);
+	if (!ok)
+		flag(interval, OUT_OF_RANGE);
+}
+
+// The same where speed does not count: code that is checked and stored once.
+int __attribute__((noinline)) mark_again(u64 interval, u64 range)
+{
+	mark(interval, range);
+	return 0;
 }
 
 // ---- what an operation can change ----
@@ -287,14 +302,10 @@ INLINE int has_own_range(u32 op)
 
 // Zone operations and what later kernels may bring. A zone operation names its zone's first sector and no length; an
 // append lands somewhere in its zone. RESET_ALL names sector 0, so an operation on the first zone counts as all.
-INLINE u64 special(u32 op, u64 sector)
+INLINE u64 special(u64 interval, u32 op, u64 sector)
 {
-	if (op == OP_DRV_OUT) {
-		flag(active(), PASSTHROUGH);
-		return 0;
-	}
-	if (!zone_sectors) {
-		flag(active(), UNKNOWN_OP);
+	if (op == OP_DRV_OUT || !zone_sectors) {
+		flag(interval, op == OP_DRV_OUT ? PASSTHROUGH : UNKNOWN_OP);
 		return 0;
 	}
 	if (sector < zone_sectors)
@@ -302,120 +313,184 @@ INLINE u64 special(u32 op, u64 sector)
 	return zone_sectors > 0xffffff ? EVERYTHING : cut(sector - sector % zone_sectors, zone_sectors);
 }
 
-// ---- disks with requests (virtio, NVMe, SCSI, loop) ----
+// ---- what has started and not ended ----
 
-// One request may discard many separate ranges, one for each of its bios; at most 256 (NVMe's limit).
-int __attribute__((noinline)) mark_scalar(u64 sector, u64 bytes)
+// An address is a pointer to the verifier: it may be compared and stored, but calculated with only through its lower
+// half, which is plenty for a hash.
+INLINE u32 hash_of(u64 address)
 {
-	mark_range(cut(sector, (bytes + 511) >> 9));
+	u32 low;
+	asm volatile("%0 = %1" : "=w"(low) : "w"((u32)address)); // the compiler would shift the pointer
+	return ((u64)(low >> 6) * 0x9E3779B97F4A7C15ULL >> 32) & flight_mask;
+}
+
+// An address has its place in one of two neighbouring buckets.
+INLINE struct started *find(u64 address, u32 hash)
+{
+	for (u32 choice = 0; choice < 2; choice++) {
+		u32 key = hash ^ choice;
+		struct bucket *b = map_lookup(&flight, &key);
+		for (int i = 0; b && i < SLOTS; i++)
+			if (*(volatile u64 *)&b->slot[i].address == address)
+				return &b->slot[i];
+	}
+	return NULL;
+}
+
+INLINE int take(struct bucket *b, u64 address, u64 range, u64 interval)
+{
+	for (int i = 0; b && i < SLOTS; i++) {
+		struct started *s = &b->slot[i];
+		u64 found = *(volatile u64 *)&s->address;
+		if (!found)
+			found = __sync_val_compare_and_swap(&s->address, 0, address);
+		if (!found) {
+			*(volatile u64 *)&s->range = range;
+			*(volatile u64 *)&s->interval = interval;
+			return 1;
+		}
+	}
 	return 0;
 }
 
-INLINE void on_request(struct request *rq, u32 bytes)
+// Remembers what starts until its end.
+INLINE void start(u64 address, u64 range, u64 interval)
 {
-	if (rq->q->disk->diskseq != disk_seq)
-		return;
-	u32 op = rq->cmd_flags & 0xff;
-	if (harmless(op))
-		return;
-	if (!has_own_range(op)) {
-		mark_range(special(op, rq->__sector));
-		return;
-	}
-	struct bio *bio = rq->bio;
-	if ((op == OP_DISCARD || op == OP_SECURE_ERASE) && bio && bio->bi_next) {
-		for (int i = 0; i < 256 && bio; i++) {
-			mark_scalar(bio->bi_iter.bi_sector, bio->bi_iter.bi_size);
-			bio = bio->bi_next;
+	u32 hash = hash_of(address);
+	struct started *s = find(address, hash);
+	if (s) {
+		// Its address is used again, so what had it has ended, and the kernel skipped that end.
+		mark_again(interval, *(volatile u64 *)&s->range);
+		*(volatile u64 *)&s->range = range;
+		*(volatile u64 *)&s->interval = interval;
+	} else {
+		u32 other = hash ^ 1;
+		if (!take(map_lookup(&flight, &hash), address, range, interval) &&
+		    !take(map_lookup(&flight, &other), address, range, interval)) {
+			u64 *forgotten = word(FORGOTTEN_WORD);
+			if (forgotten)
+				__sync_fetch_and_add(forgotten, 1);
 		}
-		if (bio)
-			flag(active(), LONG_CHAIN);
 	}
-	mark_range(cut(rq->__sector, ((u64)bytes + 511) >> 9));
+}
+
+// ---- disks with requests (virtio, NVMe, SCSI, loop) ----
+
+// The range that both ranges lie in.
+u64 __attribute__((noinline)) hull(u64 a, u64 b)
+{
+	u64 from = a >> 24, to = from + (a & 0xffffff), other = b >> 24, other_end = other + (b & 0xffffff);
+	if (!a || !b)
+		return a | b;
+	if (other < from)
+		from = other;
+	if (other_end > to)
+		to = other_end;
+	return a == EVERYTHING || to - from > 0xffffff ? EVERYTHING : from << 24 | (to - from);
+}
+
+// One request may discard many separate ranges, one for each of its bios; at most 256 (NVMe's limit). All are marked; the
+// answer is the range that they lie in, for the table.
+INLINE u64 mark_chain(u64 interval, struct bio *bio)
+{
+	u64 all = 0;
+	for (int i = 0; i < 256 && bio; i++) {
+		u64 range = cut_again(bio->bi_iter.bi_sector, bio->bi_iter.bi_size);
+		mark_again(interval, range);
+		all = hull(all, range);
+		bio = bio->bi_next;
+	}
+	if (bio)
+		flag(interval, LONG_CHAIN);
+	return all;
+}
+
+INLINE int is_ours(struct request *rq, u32 op)
+{
+	return rq->q->disk->diskseq == disk_seq && !harmless(op);
+}
+
+INLINE int is_chain(struct request *rq, u32 op)
+{
+	struct bio *bio = rq->bio;
+	return (op == OP_DISCARD || op == OP_SECURE_ERASE) && bio && bio->bi_next;
+}
+
+INLINE u64 range_of(struct request *rq, u32 op, u32 bytes, u64 interval)
+{
+	return has_own_range(op) ? cut(rq->__sector, ((u64)bytes + 511) >> 9) : special(interval, op, rq->__sector);
 }
 
 SEC("tp_btf/block_rq_issue") int rq_issue(u64 *ctx)
 {
 	struct request *rq = (void *)ctx[0];
-	on_request(rq, rq->__data_len);
+	u32 op = rq->cmd_flags & 0xff;
+	if (!is_ours(rq, op))
+		return 0;
+	u64 interval = interval_now(), range;
+	if (is_chain(rq, op)) {
+		range = mark_chain(interval, rq->bio);
+	} else {
+		range = range_of(rq, op, rq->__data_len, interval);
+		mark(interval, range);
+	}
+	start((u64)rq, range, interval);
 	return 0;
 }
 
-// A program is skipped on a CPU that is running it already, so the completion is attached three times over: see
-// `copies` in agent/src/tracker/ebpf/mod.rs. Marking again is idempotent.
-#define RQ_COMPLETE(name)                                                                                              \
-	SEC("tp_btf/block_rq_complete") int name(u64 *ctx)                                                             \
-	{                                                                                                              \
-		on_request((void *)ctx[0], (u32)ctx[2]);                                                               \
-		return 0;                                                                                              \
-	}
-RQ_COMPLETE(rq_complete_a)
-RQ_COMPLETE(rq_complete_b)
-RQ_COMPLETE(rq_complete_c)
+// Unlike a bio, a request knows at its end where it is, so the table only tells what needs no second mark: what it
+// agrees with, from this same interval. Where it does not agree, it speaks of a piece-wise end, or of an earlier request
+// of the same address whose end was skipped, as this one's start was.
+SEC("tp_btf/block_rq_complete") int rq_complete(u64 *ctx)
+{
+	struct request *rq = (void *)ctx[0];
+	u32 bytes = ctx[2], op = rq->cmd_flags & 0xff;
+	if (!is_ours(rq, op))
+		return 0;
+	u64 interval = interval_now();
+	struct started *s = find((u64)rq, hash_of((u64)rq));
+	u64 range = is_chain(rq, op) ? mark_chain(interval, rq->bio) : range_of(rq, op, bytes, interval);
+	u64 known = s ? *(volatile u64 *)&s->range : 0;
+	if (!is_chain(rq, op) && (!s || known != range || *(volatile u64 *)&s->interval != interval))
+		mark(interval, range);
+	if (s && known != range)
+		mark_again(interval, known);
+	if (s && bytes >= rq->__data_len)
+		*(volatile u64 *)&s->address = 0;
+	return 0;
+}
 
 // ---- disks without requests (device mapper, md, zram, pmem, NVMe multipath) ----
-
-// A bio's address is a pointer to the verifier: it may be compared and stored, but calculated with only through its lower
-// half, which is plenty for a hash.
-INLINE struct bucket *bucket_of(u64 bio)
-{
-	u32 low;
-	asm volatile("%0 = %1" : "=w"(low) : "w"((u32)bio)); // the compiler would shift the pointer
-	u32 key = ((u64)(low >> 6) * 0x9E3779B97F4A7C15ULL >> 32) & flight_mask;
-	return map_lookup(&flight, &key);
-}
-
-// What cannot be remembered is not lost: its completion then finds no entry, and settles it by itself.
-INLINE void remember(u64 bio, u64 range)
-{
-	struct bucket *b = bucket_of(bio);
-	if (!b)
-		return;
-	for (int i = 0; i < SLOTS; i++) {
-		u64 *slot = &b->bio[i];
-		u64 found = *(volatile u64 *)slot;
-		if (!found)
-			found = __sync_val_compare_and_swap(slot, 0, bio);
-		if (!found || found == bio) {
-			*(volatile u64 *)&b->range[i] = range;
-			return;
-		}
-	}
-}
 
 SEC("tp_btf/block_bio_queue") int bio_queue(u64 *ctx)
 {
 	struct bio *bio = (void *)ctx[0];
-	if (bio->bi_bdev->bd_disk->diskseq != disk_seq)
-		return 0;
 	u32 op = bio->bi_opf & 0xff;
-	if (harmless(op))
+	if (bio->bi_bdev->bd_disk->diskseq != disk_seq || harmless(op))
 		return 0;
-	u64 sector = bio->bi_iter.bi_sector;
-	u64 range = has_own_range(op) ? cut(sector, ((u64)bio->bi_iter.bi_size + 511) >> 9) : special(op, sector);
-	// A bio of none of our sectors is remembered too, as nothing, so that its completion is not taken for an unknown.
-	remember((u64)bio, range);
-	mark_range(range);
+	u64 interval = interval_now(), sector = bio->bi_iter.bi_sector;
+	u64 range = has_own_range(op) ? cut(sector, ((u64)bio->bi_iter.bi_size + 511) >> 9)
+				      : special(interval, op, sector);
+	// A bio of none of our sectors is remembered too, as nothing, so that its end is not taken for an unknown.
+	mark(interval, range);
+	start((u64)bio, range, interval);
 	return 0;
 }
 
-// Ends a bio that was not remembered: it was queued before we were attached, or its queueing was skipped, or the table
-// was full, or it is a piece split from another bio. What is sure at a completion, however far the bio was used up, is
-// where it ends; a bio that is no clone also knows its first length, by its pages.
-INLINE void unknown_completion(struct bio *bio)
+// Ends a bio that was not remembered: it started before we were attached, or its start was skipped, or found no room, or
+// it is a piece split from another bio. What is sure at an end, however far the bio was used up, is where it ends; a bio
+// that is no clone also knows its first length, by its pages.
+INLINE void settle_unknown(struct bio *bio)
 {
-	if (bio->bi_bdev->bd_disk->diskseq != disk_seq)
-		return;
 	u32 op = bio->bi_opf & 0xff;
-	if (harmless(op))
+	if (bio->bi_bdev->bd_disk->diskseq != disk_seq || harmless(op))
 		return;
+	u64 interval = interval_now();
 	if (bio->bi_flags & BIO_CLONED) {
 		// A piece of a bio that we know: that one ends after its pieces, and is marked then.
 		u64 parent = (u64)bio->bi_private;
-		struct bucket *b = bucket_of(parent);
-		for (int i = 0; b && i < SLOTS; i++)
-			if (*(volatile u64 *)&b->bio[i] == parent)
-				return;
+		if (find(parent, hash_of(parent)))
+			return;
 	} else if (op == OP_WRITE && bio->bi_vcnt) {
 		u64 bytes = 0, count = bio->bi_vcnt;
 		u8 *at = (u8 *)bio->bi_io_vec;
@@ -426,41 +501,30 @@ INLINE void unknown_completion(struct bio *bio)
 			bytes += length;
 			at += __builtin_preserve_type_info(*vec, 1);
 		}
-		u64 end = bio->bi_iter.bi_sector + (bio->bi_iter.bi_size >> 9), length = (bytes + 511) >> 9;
-		if (count <= 256 && length <= end) {
-			mark_range(cut(end - length, length));
+		u64 last = bio->bi_iter.bi_sector + (bio->bi_iter.bi_size >> 9), length = (bytes + 511) >> 9;
+		if (count <= 256 && length <= last) {
+			mark_again(interval, cut(last - length, length));
 			return;
 		}
 	}
-	flag(active(), UNKNOWN_BIO);
+	flag(interval, UNKNOWN_BIO);
 }
 
-INLINE void on_bio_complete(struct bio *bio, int last)
+SEC("tp_btf/block_bio_complete") int bio_complete(u64 *ctx)
 {
-	u64 address = (u64)bio;
-	struct bucket *b = bucket_of(address);
-	if (!b)
-		return;
-	for (int i = 0; i < SLOTS; i++) {
-		u64 *slot = &b->bio[i];
-		if (*(volatile u64 *)slot == address) {
-			mark_range(*(volatile u64 *)&b->range[i]);
-			if (last)
-				*(volatile u64 *)slot = 0;
-			return;
-		}
+	struct bio *bio = (void *)ctx[1];
+	// Looked up before its disk is asked for: it may end on the disk below.
+	struct started *s = find((u64)bio, hash_of((u64)bio));
+	if (!s) {
+		settle_unknown(bio);
+		return 0;
 	}
-	unknown_completion(bio);
+	// What started in this same interval is marked already.
+	u64 interval = interval_now();
+	if (*(volatile u64 *)&s->interval != interval)
+		mark(interval, *(volatile u64 *)&s->range);
+	*(volatile u64 *)&s->address = 0;
+	return 0;
 }
-
-#define BIO_COMPLETE(name, last)                                                                                       \
-	SEC("tp_btf/block_bio_complete") int name(u64 *ctx)                                                            \
-	{                                                                                                              \
-		on_bio_complete((void *)ctx[1], last);                                                                 \
-		return 0;                                                                                              \
-	}
-BIO_COMPLETE(bio_complete_a, 0)
-BIO_COMPLETE(bio_complete_b, 0)
-BIO_COMPLETE(bio_complete_c, 1)
 
 char _license[] SEC("license") = "Dual MIT/GPL";

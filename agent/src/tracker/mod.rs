@@ -66,9 +66,9 @@ pub enum Doubt {
     ForeignPins(String),
     /// It was ours, but for another disk, partition or size.
     DiskChanged(String),
-    /// A completion may have gone unmarked, because its program was running already on that CPU.
+    /// Writes may have gone unmarked: the kernel skipped ends of writes whose starts are not known either.
     MissedEvents {
-        /// Runs skipped in each of the copies.
+        /// How many there may be at most.
         skipped: u64,
     },
     /// The start of a write may have gone unmarked; its end was marked. No change is lost, but reads of this interval
@@ -92,7 +92,7 @@ impl fmt::Display for Doubt {
             Self::OtherEpoch => write!(f, "tracking was interrupted since the last cycle"),
             Self::ForeignPins(what) => write!(f, "what was pinned there is not ours and was replaced: {what}"),
             Self::DiskChanged(what) => write!(f, "the disk is not what it was: {what}"),
-            Self::MissedEvents { skipped } => write!(f, "the kernel skipped up to {skipped} events"),
+            Self::MissedEvents { skipped } => write!(f, "the kernel skipped events of up to {skipped} writes"),
             Self::MissedStart => write!(f, "the kernel skipped the start of a write"),
             Self::Passthrough => write!(f, "a command went to the disk past the block layer"),
             Self::UnknownOperation => write!(f, "the disk did an operation that this version does not know"),

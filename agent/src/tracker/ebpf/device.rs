@@ -43,11 +43,8 @@ impl Facts {
 
     /// Asks again, by device number.
     pub fn of_number(device: u64) -> Result<Self, String> {
-        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-        let own = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-        let own = own.canonicalize().map_err(|e| format!("{}: {e}", own.display()))?;
-        let is_partition = own.join("partition").exists();
-        let disk = if is_partition { own.parent().unwrap_or(&own).to_owned() } else { own.clone() };
+        let (own, disk) = folders(device)?;
+        let is_partition = own != disk;
         if number(&disk.join("queue/dax")).unwrap_or(0) != 0 {
             return Err("it can be written through memory (DAX), past the block layer: use --tracker scan".into());
         }
@@ -78,6 +75,24 @@ impl Facts {
         }
         (self != now).then(|| "its driver changed".into())
     }
+}
+
+/// The folders in sysfs of a device and of the disk that it is, or is a partition of.
+fn folders(device: u64) -> Result<(PathBuf, PathBuf), String> {
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let own = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let own = own.canonicalize().map_err(|e| format!("{}: {e}", own.display()))?;
+    let disk = if own.join("partition").exists() { own.parent().unwrap_or(&own).to_owned() } else { own.clone() };
+    Ok((own, disk))
+}
+
+/// True where the disk surely has nothing in flight at this instant; false where that is not known.
+pub(super) fn is_at_rest(device: u64) -> bool {
+    let Ok((_, disk)) = folders(device) else { return false };
+    // Without statistics nothing is counted.
+    let counted = number(&disk.join("queue/iostats")).unwrap_or(0) == 1;
+    let in_flight = text(&disk.join("inflight")).unwrap_or_default();
+    counted && in_flight.split_whitespace().count() == 2 && in_flight.split_whitespace().all(|count| count == "0")
 }
 
 fn text(path: &Path) -> Result<String, String> {

@@ -6,7 +6,7 @@ use super::kernel::Area;
 use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::units::{Extent, GRAIN_SECTORS};
 
-/// Adds the sectors that `buffer` marks to `dirty`.
+/// Adds the sectors that `buffer` marks to `dirty`. A buffer may be named by an interval's number: its lowest bit counts.
 ///
 /// Programs may be marking in it meanwhile: what was marked before the call is seen, what is marked during it may be.
 pub(super) fn drain(area: &Area, geometry: &Geometry, buffer: u64, dirty: &mut SectorBitmap) {

@@ -25,11 +25,6 @@ pub(super) const LEAVES_PER_GROUP: u64 = 64;
 pub(super) const COARSE_PER_GROUP: u64 = 64;
 /// Up to 8 TiB a coarse bit is one grain; beyond, two: 4 MiB per TiB for both buffers, then 2.
 const COARSE_FINE_GRAINS_MAX: u64 = (8 << 40) / (GRAIN_SECTORS * 512);
-/// Buckets of the table of bios in flight, 128 bytes and 8 bios each. Bio-based disks only.
-pub(super) const FLIGHT_BUCKETS: u64 = 8192;
-/// Bytes of a bucket.
-#[cfg(test)]
-const BUCKET_BYTES: u64 = 128;
 
 /// The layout for one disk; a function of its size and the number of leaves alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,9 +94,9 @@ impl Geometry {
         HEADER_WORDS + 2 * self.buffer_words
     }
 
-    /// First word of a buffer, 0 or 1.
+    /// First word of a buffer: 0 or 1, or an interval's number, whose lowest bit is its buffer.
     pub fn base(&self, buffer: u64) -> u64 {
-        HEADER_WORDS + buffer * self.buffer_words
+        HEADER_WORDS + (buffer & 1) * self.buffer_words
     }
 
     /// Words of the coarse bits, whole groups.
@@ -115,10 +110,11 @@ impl Geometry {
         GRAIN_SECTORS << self.coarse_shift
     }
 
-    /// Kernel memory of the tables, the worse of the two kinds of disks. Programs come to about 64 KiB more.
+    /// Kernel memory of the tables.
     #[cfg(test)]
     pub fn kernel_bytes(&self) -> u64 {
-        self.area_words() * 8 + FLIGHT_BUCKETS * BUCKET_BYTES
+        use super::flight::{BUCKET_WORDS, BUCKETS};
+        (self.area_words() + BUCKETS * BUCKET_WORDS) * 8
     }
 }
 

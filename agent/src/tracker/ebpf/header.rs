@@ -6,12 +6,16 @@ use super::geometry::{Geometry, HEADER_WORDS};
 use super::kernel::Area;
 use crate::tracker::{Doubt, TrackingEpoch};
 
-/// Word of the active buffer's number: read by the programs with each event, so alone in its cache line.
-const ACTIVE: u64 = 0;
+/// Word of the running interval's number: read by the programs with each event, so alone in its cache line.
+const INTERVAL: u64 = 0;
 /// Words of the buffers' flags, a cache line each.
 const FLAGS: u64 = 8;
-/// Words of the skipped runs that were answered for, one for each program.
-const ANSWERED: u64 = 32;
+/// Word that counts the starts that found no room in the table.
+const FORGOTTEN: u64 = 24;
+/// Word that is 1 while something may be in flight that started before tracking did.
+const UNSETTLED: u64 = 32;
+/// Words of the skips that were answered for.
+const ANSWERED: u64 = 33;
 /// Words of the identity.
 const IDENTITY: u64 = 64;
 
@@ -27,27 +31,24 @@ const FLAG_PASSTHROUGH: u64 = 2;
 const FLAG_UNKNOWN_BIO: u64 = 4;
 const FLAG_UNKNOWN_OP: u64 = 8;
 
-/// Most programs that one disk has.
-pub(super) const PROGRAMS_MAX: usize = 8;
-
-/// Which buffer takes marks now.
-pub(super) fn active(area: &Area) -> u64 {
-    area.load(ACTIVE) & 1
+/// The running interval's number. Its lowest bit is the buffer that takes the marks.
+pub(super) fn interval(area: &Area) -> u64 {
+    area.load(INTERVAL)
 }
 
-/// Sends the marks of all events that begin from now on to `buffer`.
-pub(super) fn activate(area: &Area, buffer: u64) {
-    area.store(ACTIVE, buffer);
+/// Begins the interval `number`: all events that begin from now on are marked in it.
+pub(super) fn begin_interval(area: &Area, number: u64) {
+    area.store(INTERVAL, number);
 }
 
 /// A buffer's flags.
 pub(super) fn flags(area: &Area, buffer: u64) -> u64 {
-    area.load(FLAGS + 8 * buffer)
+    area.load(FLAGS + 8 * (buffer & 1))
 }
 
 /// Forgets a buffer's flags; no program may be using it.
 pub(super) fn clear_flags(area: &Area, buffer: u64) {
-    area.store(FLAGS + 8 * buffer, 0);
+    area.store(FLAGS + 8 * (buffer & 1), 0);
 }
 
 /// The doubt that flags tell of, the gravest first.
@@ -62,15 +63,42 @@ pub(super) fn doubt_of(flags: u64) -> Option<Doubt> {
     found.or((rest != 0).then_some(Doubt::Damaged))
 }
 
-/// Skipped runs of each program that an earlier swap reported and that were released since.
-pub(super) fn answered(area: &Area) -> [u64; PROGRAMS_MAX] {
-    std::array::from_fn(|i| area.load(ANSWERED + i as u64))
+/// Starts that found no room in the table since tracking began.
+pub(super) fn forgotten(area: &Area) -> u64 {
+    area.load(FORGOTTEN)
+}
+
+/// True while something may be in flight that started before tracking did.
+pub(super) fn unsettled(area: &Area) -> bool {
+    area.load(UNSETTLED) != 0
+}
+
+/// Sets what [`unsettled`] says.
+pub(super) fn set_unsettled(area: &Area, unsettled: bool) {
+    area.store(UNSETTLED, unsettled.into());
+}
+
+/// Events that the programs did not see, since tracking began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Skips {
+    /// Starts skipped by the kernel.
+    pub starts: u64,
+    /// Starts that are not in the table for whatever reason, the skipped ones included.
+    pub unknown: u64,
+    /// Ends skipped by the kernel.
+    pub ends: u64,
+}
+
+/// The skips that an earlier swap reported and that were released since.
+pub(super) fn answered(area: &Area) -> Skips {
+    let [starts, unknown, ends] = std::array::from_fn(|i| area.load(ANSWERED + i as u64));
+    Skips { starts, unknown, ends }
 }
 
 /// Sets what [`answered`] says.
-pub(super) fn set_answered(area: &Area, misses: &[u64; PROGRAMS_MAX]) {
-    for (i, count) in misses.iter().enumerate() {
-        area.store(ANSWERED + i as u64, *count);
+pub(super) fn set_answered(area: &Area, skips: Skips) {
+    for (i, count) in [skips.starts, skips.unknown, skips.ends].into_iter().enumerate() {
+        area.store(ANSWERED + i as u64, count);
     }
 }
 
@@ -114,9 +142,9 @@ impl Identity {
         ]
     }
 
-    /// Reads the identity of an area that holds `words` words, or says why it is not one of ours.
-    pub fn read(area: &Area, words: u64) -> Result<Self, String> {
-        if words < HEADER_WORDS {
+    /// Reads the identity of an area, or says why it is not one of ours.
+    pub fn read(area: &Area) -> Result<Self, String> {
+        if area.words() < HEADER_WORDS {
             return Err("too small".into());
         }
         let found: [u64; 14] = std::array::from_fn(|i| area.load(IDENTITY + i as u64));
@@ -139,7 +167,7 @@ impl Identity {
             },
             leaf_bits: u32::try_from(found[12]).map_err(|_| "damaged identity")?,
         };
-        if identity.words() != found || found[13] != words {
+        if identity.words() != found || found[13] != area.words() {
             return Err("damaged identity".into());
         }
         Ok(identity)

@@ -118,6 +118,11 @@ impl Area {
         NonNull::new(start.cast()).map(|start| Self { start, words }).ok_or_else(|| io::Error::other("mapped at null"))
     }
 
+    /// Words in the area.
+    pub fn words(&self) -> u64 {
+        self.words
+    }
+
     /// The word at `index`.
     ///
     /// # Panics

@@ -19,25 +19,31 @@
 //!
 //! # Swapping
 //!
-//! Two buffers; each event reads the number of the active one once, at its start. [`Tracker::swap`] changes the number and
-//! then waits until all programs that were running have ended (`kernel::Barrier`): a program that read the old number
-//! has then done all its marks, so none comes late. Only then is the old buffer read, and only [`Tracker::release`]
-//! clears it, while no program can be using it. An agent that dies in between finds both buffers again: the first swap
-//! of a new process, like any swap that follows an unreleased one, reads both.
+//! Intervals are numbered, and the lowest bit of the number says which of two buffers takes the marks. Each program reads
+//! the number once, at its start. [`Tracker::swap`] raises it and then waits until all programs that were running have
+//! ended (`kernel::Barrier`): a program that read the old number has then done all its marks, so none comes late. Only
+//! then is the old buffer read, and only [`Tracker::release`] clears it, while no program can be using it. An agent that
+//! dies in between finds both buffers again: the first swap of a new process, like any swap that follows an unreleased
+//! one, reads both.
 //!
-//! # Copies
+//! # Skipped events
 //!
-//! The kernel skips a program on a CPU that is running it already (`recursion_misses`): an interrupt that ends a request
-//! of any disk while the program runs for another event. Measured on a loop device over virtio this happens in practice.
-//! So each end is handled by three identical programs, one after the other, marking the same again. An event is lost only
-//! if all three were running on that CPU, each in another context below the event's. Up to Linux 6.18 tracepoints run
-//! with preemption off, so there are three contexts: task, softirq, hardirq; the event itself needs one, which leaves two
-//! for three programs. **No end is lost.** Later kernels may run tracepoints preemptibly; there a loss would count a
-//! skipped run on each of the three, so [`Doubt::MissedEvents`] is said when, and only when, all three counts rose.
+//! The kernel skips a program on a CPU that is running it already, and counts that (`recursion_misses`): an interrupt
+//! that ends a request, of any disk, while the program runs for another event. Attaching each program three times, one
+//! for each context (task, softirq, hardirq), would leave no event to all three; measured on zram, where a write takes
+//! 650 ns, each further copy costs 35 ns a write by its mere call. So skips are made up for instead:
+//! - What starts is kept in a table (`flight`) with its range and interval, until its end. An end that is skipped leaves
+//!   it there. So at a swap all that started in an *earlier* interval and is still in the table counts as marked; what
+//!   started in this one is marked in it. A skipped end thus loses nothing. When the address is used again, its old
+//!   range is marked once more and replaced.
+//! - A start that is skipped, or finds no room in the table, or came before us, loses nothing either: a request knows at
+//!   its end where it is; a bio that the table does not know is settled by its pages (track.bpf.c, `settle_unknown`), or
+//!   flagged, which is [`Doubt::UnknownWrite`].
 //!
-//! A skipped start loses no change, as ends are marked. A bio whose start was skipped has no entry in the table of bios
-//! in flight; its end is settled without (track.bpf.c, `unknown_completion`) or said to be in [`Doubt`].
-//! [`Tracker::peek`] says [`Doubt::MissedStart`], so that the reads are not taken for one instant.
+//! Lost is only what is skipped at both: so [`Doubt::MissedEvents`] is said when starts are unknown *and* ends were
+//! skipped, and either count rose since the last release. Starts are hardly ever skipped, as drivers do not submit from
+//! interrupts. [`Tracker::peek`] says [`Doubt::MissedStart`] when they are, as the reads are then not proved to be of one
+//! instant.
 //!
 //! # What it cannot see
 //!
@@ -48,6 +54,7 @@
 mod available;
 mod device;
 mod drain;
+mod flight;
 mod geometry;
 mod header;
 mod kernel;
@@ -61,7 +68,7 @@ pub use pins::default_folder;
 
 use super::{Doubt, Swap, Tracker, TrackerError, TrackerKind, TrackingEpoch};
 use device::Facts;
-use header::{Identity, PROGRAMS_MAX};
+use header::{Identity, Skips};
 use kernel::Barrier;
 use pins::{Held, Unusable};
 use sluice_proto::bitmap::SectorBitmap;
@@ -99,10 +106,12 @@ pub struct EbpfTracker {
     barrier: Barrier,
     /// The inactive buffer is known to hold nothing.
     clean: bool,
-    /// Skipped runs at the last swap, which a release answers for; `None` where there is no swap to release.
-    swapped: Option<[u64; PROGRAMS_MAX]>,
-    /// Skipped runs when the running interval began.
-    interval_began: [u64; PROGRAMS_MAX],
+    /// Skips at the last swap, which a release answers for; `None` where there is no swap to release.
+    swapped: Option<Skips>,
+    /// Skips when the running interval began.
+    interval_began: Skips,
+    /// Swaps since this process attached.
+    swaps: u64,
 }
 
 impl EbpfTracker {
@@ -157,13 +166,14 @@ impl EbpfTracker {
             barrier,
             clean: false,
             swapped: None,
-            interval_began: [0; PROGRAMS_MAX],
+            interval_began: Skips::default(),
+            swaps: 0,
         };
         // A process that died in the middle of a swap may have left programs running on the inactive buffer.
         tracker.wait()?;
-        let inactive = header::active(&tracker.held.area) ^ 1;
+        let inactive = header::interval(&tracker.held.area) + 1;
         tracker.clean = drain::is_empty(&tracker.held.area, &tracker.held.geometry, inactive);
-        tracker.interval_began = tracker.misses()?;
+        tracker.interval_began = tracker.skips()?;
         Ok(Attached { tracker, doubt })
     }
 
@@ -184,17 +194,28 @@ impl EbpfTracker {
 
     /// Skipped runs of each program, by name, since tracking began.
     pub fn skipped_runs(&self) -> Result<Vec<(&'static str, u64)>, TrackerError> {
-        let misses = self.misses()?;
-        Ok(pins::programs(&self.held.identity.facts).iter().map(|program| program.name).zip(misses).collect())
+        self.programs().map(|(name, fd)| Ok((name, self.misses(fd)?))).collect()
     }
 
-    fn misses(&self) -> Result<[u64; PROGRAMS_MAX], TrackerError> {
-        let mut counts = [0; PROGRAMS_MAX];
-        for (count, program) in counts.iter_mut().zip(&self.held.programs) {
-            *count = kernel::recursion_misses(program.as_fd())
-                .map_err(|e| self.kernel_error("asking for skipped runs", e))?;
+    fn misses(&self, program: BorrowedFd<'_>) -> Result<u64, TrackerError> {
+        kernel::recursion_misses(program).map_err(|e| self.kernel_error("asking for skipped runs", e))
+    }
+
+    fn skips(&self) -> Result<Skips, TrackerError> {
+        let Held { area, programs, .. } = &self.held;
+        let starts = self.misses(programs[pins::START].as_fd())?;
+        let ends = self.misses(programs[pins::END].as_fd())?;
+        let unknown = starts + header::forgotten(area) + u64::from(header::unsettled(area));
+        Ok(Skips { starts, unknown, ends })
+    }
+
+    /// Notes when all that was in flight as tracking began has ended. A disk that is never seen at rest is taken to have
+    /// ended it after 64 swaps: the block layer gives a request up after half a minute.
+    fn settle(&self) {
+        let Held { area, identity, .. } = &self.held;
+        if header::unsettled(area) && (self.swaps > 64 || device::is_at_rest(identity.facts.device)) {
+            header::set_unsettled(area, false);
         }
-        Ok(counts)
     }
 
     fn wait(&self) -> Result<(), TrackerError> {
@@ -205,25 +226,15 @@ impl EbpfTracker {
         TrackerError::Kernel { device: self.device.clone(), step: step.into(), source: source.into() }
     }
 
-    /// Why the marks of the buffers whose flags are given, and of events up to the counts `misses`, may not be all.
-    fn doubt(&self, flags: u64, misses: &[u64; PROGRAMS_MAX]) -> Option<Doubt> {
+    /// Why the marks of the buffers whose flags are given, and of events up to these skips, may not be all.
+    fn doubt(&self, flags: u64, skips: Skips) -> Option<Doubt> {
         let facts = &self.held.identity.facts;
         let changed = match Facts::of_number(facts.device) {
             Ok(now) => facts.change_to(&now),
             Err(gone) => Some(gone),
         };
-        changed.map(Doubt::DiskChanged).or_else(|| header::doubt_of(flags)).or_else(|| self.missed_ends(misses))
-    }
-
-    /// See "Copies" in the module's text.
-    fn missed_ends(&self, misses: &[u64; PROGRAMS_MAX]) -> Option<Doubt> {
-        if !tracepoints_are_preemptible() {
-            return None;
-        }
-        let answered = header::answered(&self.held.area);
-        let ends = pins::programs(&self.held.identity.facts).iter().enumerate().filter(|(_, program)| !program.start);
-        let skipped = ends.map(|(i, _)| misses[i].saturating_sub(answered[i])).min().unwrap_or(0);
-        (skipped > 0).then_some(Doubt::MissedEvents { skipped })
+        let missed = missed(skips, header::answered(&self.held.area));
+        changed.map(Doubt::DiskChanged).or_else(|| header::doubt_of(flags)).or(missed)
     }
 }
 
@@ -233,46 +244,52 @@ impl Tracker for EbpfTracker {
     }
 
     fn swap(&mut self) -> Result<Swap, TrackerError> {
-        let Held { area, geometry, .. } = &self.held;
-        let ended = header::active(area);
+        let Held { area, geometry, flight, .. } = &self.held;
+        let ended = header::interval(area);
         let both = !self.clean;
         // Until all has been read, whoever comes next must read both.
         self.clean = false;
         self.swapped = None;
-        header::activate(area, ended ^ 1);
+        header::begin_interval(area, ended + 1);
         self.wait()?;
-        let misses = self.misses()?;
+        let skips = self.skips()?;
         let mut dirty = SectorBitmap::new();
         let mut flags = header::flags(area, ended);
         drain::drain(area, geometry, ended, &mut dirty);
         if both {
             // An interval that was not released lies under the marks of the one that begins now.
-            flags |= header::flags(area, ended ^ 1);
-            drain::drain(area, geometry, ended ^ 1, &mut dirty);
+            flags |= header::flags(area, ended + 1);
+            drain::drain(area, geometry, ended + 1, &mut dirty);
         }
-        let doubt = self.doubt(flags, &misses);
-        self.interval_began = misses;
-        self.swapped = Some(misses);
+        flight::add_unended(flight, ended, geometry.sectors, &mut dirty);
+        if skips.ends > 0 {
+            flight::purge(flight, ended);
+        }
+        let doubt = self.doubt(flags, skips);
+        self.interval_began = skips;
+        self.swapped = Some(skips);
+        self.swaps += 1;
+        self.settle();
         Ok(Swap { dirty, doubt })
     }
 
     fn peek(&mut self) -> Result<Swap, TrackerError> {
         let Held { area, geometry, .. } = &self.held;
-        let active = header::active(area);
+        let running = header::interval(area);
         let mut dirty = SectorBitmap::new();
-        drain::drain(area, geometry, active, &mut dirty);
-        let misses = self.misses()?;
-        let programs = pins::programs(&self.held.identity.facts).iter().enumerate();
-        let missed_start = programs.into_iter().any(|(i, p)| p.start && misses[i] != self.interval_began[i]);
-        let doubt = self.doubt(header::flags(area, active), &misses);
+        drain::drain(area, geometry, running, &mut dirty);
+        let skips = self.skips()?;
+        let missed_start = skips.starts != self.interval_began.starts;
+        let doubt = self.doubt(header::flags(area, running), skips);
+        self.settle();
         Ok(Swap { dirty, doubt: doubt.or(missed_start.then_some(Doubt::MissedStart)) })
     }
 
     fn release(&mut self) -> Result<(), TrackerError> {
-        let Some(misses) = self.swapped.take() else { return Ok(()) };
+        let Some(skips) = self.swapped.take() else { return Ok(()) };
         let Held { area, geometry, .. } = &self.held;
-        drain::clear(area, geometry, header::active(area) ^ 1);
-        header::set_answered(area, &misses);
+        drain::clear(area, geometry, header::interval(area) + 1);
+        header::set_answered(area, skips);
         self.clean = true;
         Ok(())
     }
@@ -280,6 +297,13 @@ impl Tracker for EbpfTracker {
     fn epoch(&self) -> TrackingEpoch {
         self.held.identity.epoch
     }
+}
+
+/// See "Skipped events" in the module's text.
+fn missed(now: Skips, answered: Skips) -> Option<Doubt> {
+    let possible = now.unknown > 0 && now.ends > 0;
+    let news = now.unknown > answered.unknown || now.ends > answered.ends;
+    (possible && news).then_some(Doubt::MissedEvents { skipped: now.unknown.min(now.ends) })
 }
 
 /// Why pins that are ours are not the run of tracking that is wanted.
@@ -291,12 +315,4 @@ fn mismatch(found: &Identity, facts: &Facts, boot: [u8; 16], expect: Option<Trac
         return Some(Doubt::DiskChanged(change));
     }
     expect.is_some_and(|epoch| epoch != found.epoch).then_some(Doubt::OtherEpoch)
-}
-
-/// True where a tracepoint's programs may be preempted by another task: Linux after 6.18, as far as is known.
-fn tracepoints_are_preemptible() -> bool {
-    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(u32::MAX));
-    version > (6, 18)
 }

@@ -4,7 +4,8 @@
 //! another name and renamed when all is attached, so a folder by its own name is whole or not ours.
 
 use super::device::Facts;
-use super::geometry::{FLIGHT_BUCKETS, Geometry};
+use super::flight;
+use super::geometry::Geometry;
 use super::header::Identity;
 use super::kernel::{self, Area};
 use aya::programs::{BtfTracePoint, ProgramInfo};
@@ -24,30 +25,24 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub(super) struct Program {
     pub name: &'static str,
     tracepoint: &'static str,
-    /// Marks starts; the others mark ends.
-    pub start: bool,
 }
 
-const fn end(name: &'static str, tracepoint: &'static str) -> Program {
-    Program { name, tracepoint, start: false }
-}
+/// Where a kind's program for ends and its program for starts stand. Ends are attached first: what is remembered at its
+/// start is then always forgotten at its end.
+pub(super) const END: usize = 0;
+pub(super) const START: usize = 1;
 
-// Ends are attached before starts: a bio that is remembered at its start is then always forgotten at its end.
-const REQUEST: [Program; 4] = [
-    end("rq_complete_a", "block_rq_complete"),
-    end("rq_complete_b", "block_rq_complete"),
-    end("rq_complete_c", "block_rq_complete"),
-    Program { name: "rq_issue", tracepoint: "block_rq_issue", start: true },
+const REQUEST: [Program; 2] = [
+    Program { name: "rq_complete", tracepoint: "block_rq_complete" },
+    Program { name: "rq_issue", tracepoint: "block_rq_issue" },
 ];
-const BIO: [Program; 4] = [
-    end("bio_complete_a", "block_bio_complete"),
-    end("bio_complete_b", "block_bio_complete"),
-    end("bio_complete_c", "block_bio_complete"),
-    Program { name: "bio_queue", tracepoint: "block_bio_queue", start: true },
+const BIO: [Program; 2] = [
+    Program { name: "bio_complete", tracepoint: "block_bio_complete" },
+    Program { name: "bio_queue", tracepoint: "block_bio_queue" },
 ];
 
 /// The programs for a kind of disk.
-pub(super) fn programs(facts: &Facts) -> &'static [Program] {
+pub(super) fn programs(facts: &Facts) -> &'static [Program; 2] {
     if facts.requests { &REQUEST } else { &BIO }
 }
 
@@ -57,6 +52,8 @@ pub(super) struct Held {
     pub identity: Identity,
     pub geometry: Geometry,
     pub area: Area,
+    /// What has started and not ended.
+    pub flight: Area,
     /// In the order of [`programs`].
     pub programs: Vec<OwnedFd>,
 }
@@ -78,21 +75,27 @@ pub(super) fn open(folder: &Path) -> Result<Held, Unusable> {
 }
 
 fn open_all(folder: &Path) -> Result<Held, Failure> {
-    let area_map = aya::maps::MapData::from_pin(folder.join("area"))?;
-    let info = area_map.info()?;
-    let shape = (info.map_type()?, info.key_size(), info.value_size());
-    if shape != (aya::maps::MapType::Array, 4, 8) {
-        return Err("the table has another shape".into());
-    }
-    let words = u64::from(info.max_entries());
-    let area = Area::map(area_map.fd().as_fd(), words)?;
-    let identity = Identity::read(&area, words)?;
+    let (area_id, area) = open_map(&folder.join("area"), 8)?;
+    let (_, flight) = open_map(&folder.join("flight"), flight::BUCKET_WORDS * 8)?;
+    let identity = Identity::read(&area)?;
     let geometry = geometry_of(&identity);
     let programs = programs(&identity.facts)
         .iter()
-        .map(|program| open_program(folder, program, info.id()))
+        .map(|program| open_program(folder, program, area_id))
         .collect::<Result<_, _>>()?;
-    Ok(Held { identity, geometry, area, programs })
+    Ok(Held { identity, geometry, area, flight, programs })
+}
+
+/// Opens and maps an array with values of `value_bytes`; its id and its memory.
+fn open_map(path: &Path, value_bytes: u64) -> Result<(u32, Area), Failure> {
+    let map = aya::maps::MapData::from_pin(path)?;
+    let info = map.info()?;
+    let is_array = info.map_type()? == aya::maps::MapType::Array;
+    if !is_array || (info.key_size(), u64::from(info.value_size())) != (4, value_bytes) {
+        return Err("a table has another shape".into());
+    }
+    let words = u64::from(info.max_entries()) * value_bytes / 8;
+    Ok((info.id(), Area::map(map.fd().as_fd(), words)?))
 }
 
 /// Opens a program that is attached, by a link that is pinned too, and marks in the map `area_id`.
@@ -134,7 +137,6 @@ pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure>
 fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     let geometry = geometry_of(&identity);
     let words = geometry.area_words();
-    let buckets = if identity.facts.requests { 1 } else { FLIGHT_BUCKETS };
     let btf = Btf::from_sys_fs()?;
     let facts = &identity.facts;
     let constants: [(&str, u64); 13] = [
@@ -150,7 +152,7 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
         ("leaves_at", geometry.leaves_at),
         ("hash_bits", u64::from(geometry.hash_bits)),
         ("coarse_shift", u64::from(geometry.coarse_shift)),
-        ("flight_mask", buckets - 1),
+        ("flight_mask", flight::BUCKETS - 1),
     ];
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
@@ -158,16 +160,13 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
         loader.override_global(name, value, true);
     }
     loader.map_max_entries("area", u32::try_from(words)?);
-    loader.map_max_entries("flight", u32::try_from(buckets)?);
+    loader.map_max_entries("flight", u32::try_from(flight::BUCKETS)?);
     let mut ebpf = loader.load(OBJECT)?;
 
-    let table = ebpf.map("area").ok_or("the object has no table")?;
-    let aya::maps::Map::Array(data) = table else {
-        return Err("the object's table has another shape".into());
-    };
-    let area = Area::map(data.fd().as_fd(), words)?;
+    let area = map_and_pin(&ebpf, "area", words, folder)?;
+    let flight = map_and_pin(&ebpf, "flight", flight::BUCKETS * flight::BUCKET_WORDS, folder)?;
     identity.write(&area);
-    table.pin(folder.join("area"))?;
+    super::header::set_unsettled(&area, true);
 
     let mut fds = Vec::new();
     for program in programs(facts) {
@@ -180,7 +179,17 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
         link.pin(folder.join(format!("link_{}", program.name)))?;
         fds.push(loaded.fd()?.as_fd().try_clone_to_owned()?);
     }
-    Ok(Held { identity, geometry, area, programs: fds })
+    Ok(Held { identity, geometry, area, flight, programs: fds })
+}
+
+fn map_and_pin(ebpf: &aya::Ebpf, name: &str, words: u64, folder: &Path) -> Result<Area, Failure> {
+    let table = ebpf.map(name).ok_or("the object lacks a table")?;
+    let aya::maps::Map::Array(data) = table else {
+        return Err("a table of the object has another shape".into());
+    };
+    let area = Area::map(data.fd().as_fd(), words)?;
+    table.pin(folder.join(name))?;
+    Ok(area)
 }
 
 /// Takes a folder of pins away, with what is in it. The kernel ends the tracking as the last pin goes.
