@@ -1,0 +1,220 @@
+//! The checker, apart from the workload: it knows the model disk and judges what the real code says and keeps.
+
+use crate::machine::Files;
+use crate::source::{ModelDisk, SwapMark, value_of};
+use crate::target::Medium;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sluice_proto::cycle::Consistency;
+use sluice_proto::keys::DataKey;
+use sluice_proto::manifest::Manifest;
+use sluice_proto::segment::Segment;
+use sluice_proto::{CycleNo, Digest};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What is known of a cycle.
+struct Cycle {
+    opened: Instant,
+    committed: Option<Instant>,
+}
+
+struct Inner {
+    disk: ModelDisk,
+    medium: Medium,
+    agent: Files,
+    key: DataKey,
+    cycles: BTreeMap<CycleNo, Cycle>,
+    manifests: BTreeMap<Digest, Manifest>,
+    judged: BTreeSet<Digest>,
+    /// What the target was last proven to hold.
+    proven: Option<Vec<u64>>,
+    crash_consistent: u64,
+    violations: Vec<String>,
+    trace: blake_trace::Trace,
+}
+
+mod blake_trace {
+    use sluice_proto::Digest;
+
+    /// A digest of all that happened, to tell whether two runs are the same.
+    #[derive(Default)]
+    pub struct Trace(Vec<u8>, pub u64);
+
+    impl Trace {
+        pub fn add(&mut self, text: &str) {
+            let mut bytes = std::mem::take(&mut self.0);
+            bytes.extend_from_slice(text.as_bytes());
+            self.0 = Digest::of(&bytes).0.to_vec();
+            self.1 += 1;
+        }
+        pub fn digest(&self) -> String {
+            self.0.iter().take(8).map(|b| format!("{b:02x}")).collect()
+        }
+    }
+}
+
+/// The checker; clones are the same one.
+#[derive(Clone)]
+pub struct Checker(Arc<Mutex<Inner>>);
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// Broken promises.
+    pub violations: Vec<String>,
+    /// Cycles that were verified.
+    pub verified: u64,
+    /// Those of them that were called crash-consistent.
+    pub crash_consistent: u64,
+    /// The digest of the trace.
+    pub trace: String,
+}
+
+impl Checker {
+    /// Judges what happens between this disk and this medium.
+    pub fn new(disk: ModelDisk, medium: Medium, agent: Files, key: DataKey) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            disk,
+            medium,
+            agent,
+            key,
+            cycles: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            judged: BTreeSet::new(),
+            proven: None,
+            crash_consistent: 0,
+            violations: Vec::new(),
+            trace: Default::default(),
+        })))
+    }
+
+    /// Notes an event in the trace.
+    pub fn note(&self, what: &str) {
+        let text = format!("{:?} {what}", Instant::now());
+        tracing::debug!("{what}");
+        self.0.lock().trace.add(&text.replace(|c: char| !c.is_ascii_alphanumeric() && c != ' ' && c != '.', "_"));
+    }
+
+    /// A promise was broken.
+    pub fn violation(&self, what: impl Into<String>) {
+        let what = what.into();
+        tracing::error!("VIOLATION {what}");
+        self.0.lock().violations.push(what);
+    }
+
+    /// The agent opens a cycle.
+    pub fn opened(&self, cycle: CycleNo) {
+        let opened = Instant::now();
+        self.0.lock().cycles.entry(cycle).or_insert(Cycle { opened, committed: None });
+    }
+
+    /// The agent sends a segment: none of its blocks may be journalled as stored already.
+    pub fn shipping(&self, cycle: CycleNo, name: &str, bytes: &Bytes) {
+        self.note_event(cycle, name);
+        let Ok(segment) = Segment::parse(bytes) else { return self.violation(format!("{name}: not a segment")) };
+        let (first, blocks) = (segment.first().0, segment.blocks());
+        let logs = self.0.lock().agent.logs.lock().get("segments.log").cloned().unwrap_or_default();
+        for entry in logs {
+            let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap_or_default());
+            let (of, from, cvs) = (number(0), number(8), (entry.len() as u64 - 88) / 32);
+            if of == cycle.0 && from < first + blocks && first < from + cvs {
+                self.violation(format!("{cycle:?}: block {first} is shipped again though {from} was stored"));
+            }
+        }
+    }
+
+    fn note_event(&self, cycle: CycleNo, name: &str) {
+        let name = name.split('-').next().unwrap_or_default();
+        self.note(&format!("ship {} {name}", cycle.0));
+    }
+
+    /// The agent commits a cycle.
+    pub fn committed(&self, cycle: CycleNo, bytes: &Bytes) {
+        self.note(&format!("commit {}", cycle.0));
+        let mut inner = self.0.lock();
+        let manifest = Manifest::decode(bytes, &inner.key);
+        if let Some(known) = inner.cycles.get_mut(&cycle) {
+            known.committed.get_or_insert(Instant::now());
+        }
+        match manifest {
+            Ok(manifest) => _ = inner.manifests.insert(Digest::of(bytes), manifest),
+            Err(error) => inner.violations.push(format!("{cycle:?}: manifest: {error}")),
+        }
+    }
+
+    /// The hydrator says that a cycle is verified: the medium must be what the model says.
+    pub fn verified(&self, cycle: CycleNo, manifest: Digest) {
+        self.note(&format!("verified {}", cycle.0));
+        if !self.0.lock().judged.insert(manifest) {
+            return;
+        }
+        let Some(found) = self.0.lock().manifests.get(&manifest).cloned() else {
+            return self.violation(format!("{cycle:?}: verified a manifest that no agent made"));
+        };
+        let (disk, medium) = {
+            let inner = self.0.lock();
+            (inner.disk.clone(), inner.medium.clone())
+        };
+        let times = self.0.lock().cycles.get(&cycle).map(|c| (c.opened, c.committed.unwrap_or(c.opened)));
+        let Some((opened, committed)) = times else { return };
+        let Some(swap) = disk.swap_before(opened) else { return self.violation("a cycle without a swap") };
+        let contents = medium.contents();
+        let mut values = Vec::new();
+        for (sector, bytes) in contents.chunks(512).enumerate() {
+            let sector = sector as u64;
+            match value_of(bytes) {
+                None => return self.violation(format!("{cycle:?}: sector {sector} holds what was never written")),
+                Some(value) => {
+                    if let Some(why) = wrong(&disk, &found, &swap, committed, sector, value) {
+                        return self.violation(format!("{cycle:?} ({:?}, {}): {why}", found.kind, found.tracker));
+                    }
+                    values.push(value);
+                }
+            }
+        }
+        let mut inner = self.0.lock();
+        inner.crash_consistent += u64::from(found.consistency == Consistency::Crash);
+        inner.proven = Some(values);
+        inner.disk.forget_before(swap.at);
+    }
+
+    /// What the target was last proven to hold.
+    pub fn proven(&self) -> Option<Vec<u64>> {
+        self.0.lock().proven.clone()
+    }
+
+    /// The judgement.
+    pub fn judgement(&self) -> Judgement {
+        let inner = self.0.lock();
+        Judgement {
+            violations: inner.violations.clone(),
+            verified: inner.judged.len() as u64,
+            crash_consistent: inner.crash_consistent,
+            trace: inner.trace.digest(),
+        }
+    }
+}
+
+/// Why the sector may not hold `value` after this cycle.
+fn wrong(
+    disk: &ModelDisk,
+    manifest: &Manifest,
+    swap: &SwapMark,
+    committed: Instant,
+    sector: u64,
+    value: u64,
+) -> Option<String> {
+    let then = swap.values[sector as usize];
+    let flying = swap.in_flight.get(&sector).is_some_and(|values| values.contains(&value));
+    match manifest.consistency {
+        Consistency::Crash if value == then || flying => None,
+        Consistency::Crash => Some(format!("sector {sector} holds {value}, at the swap it held {then}")),
+        Consistency::Fuzzy if flying || disk.held(sector, value, swap.at, committed) => None,
+        Consistency::Fuzzy => {
+            let planned = manifest.plan.contains(sluice_proto::Sector(sector));
+            Some(format!("sector {sector} holds {value}, not a value of the cycle ({then} at its swap; planned: {planned})"))
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What outlives a process: records, objects, the target's medium; and the faulty ways to them.
+
+use crate::life::{Life, Step};
+use crate::rng::Rng;
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sluice_agent::journal::{JournalError, Records};
+use sluice_cache_store::{CacheStore, Listed, StoreError, StoreErrorKind};
+use sluice_hydrator::state::{StateError, StateStore};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Files that survive crashes: each save is whole or not there.
+#[derive(Clone, Default)]
+pub struct Files {
+    /// Records by name.
+    pub records: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    /// Logs by name.
+    pub logs: Arc<Mutex<BTreeMap<String, Vec<Vec<u8>>>>>,
+}
+
+impl Files {
+    /// A copy that later changes do not touch.
+    pub fn snapshot(&self) -> Self {
+        let copy = Self::default();
+        *copy.records.lock() = self.records.lock().clone();
+        *copy.logs.lock() = self.logs.lock().clone();
+        copy
+    }
+
+    /// Goes back to a copy.
+    pub fn restore(&self, copy: &Self) {
+        *self.records.lock() = copy.records.lock().clone();
+        *self.logs.lock() = copy.logs.lock().clone();
+    }
+}
+
+/// The agent's records.
+pub struct SimRecords {
+    /// The files.
+    pub files: Files,
+    /// The process.
+    pub life: Life,
+}
+
+fn dead() -> JournalError {
+    JournalError("the process is dead".into())
+}
+
+impl SimRecords {
+    fn change(&self, change: impl FnOnce(&Files)) -> Result<(), JournalError> {
+        match self.life.step() {
+            Step::Go => {
+                change(&self.files);
+                Ok(())
+            }
+            Step::DoneUnheard => {
+                change(&self.files);
+                Err(dead())
+            }
+            Step::NotDone => Err(dead()),
+        }
+    }
+}
+
+impl Records for SimRecords {
+    fn load(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        Ok(self.files.records.lock().get(name).cloned())
+    }
+    fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
+        self.change(|files| _ = files.records.lock().insert(name.into(), bytes.to_vec()))
+    }
+    fn remove(&mut self, name: &str) -> Result<(), JournalError> {
+        self.change(|files| {
+            files.records.lock().remove(name);
+            files.logs.lock().remove(name);
+        })
+    }
+    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
+        Ok(self.files.logs.lock().get(name).cloned().unwrap_or_default())
+    }
+    fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {
+        self.change(|files| files.logs.lock().entry(name.into()).or_default().push(entry.to_vec()))
+    }
+}
+
+/// The hydrator's records.
+pub struct SimState {
+    /// The files.
+    pub files: Files,
+    /// The process.
+    pub life: Life,
+}
+
+impl SimState {
+    async fn change(&self, change: impl FnOnce(&Files)) -> Result<(), StateError> {
+        match self.life.step() {
+            Step::Go => change(&self.files),
+            Step::DoneUnheard => {
+                change(&self.files);
+                std::future::pending::<()>().await;
+            }
+            Step::NotDone => std::future::pending::<()>().await,
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl StateStore for SimState {
+    async fn load(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>, StateError> {
+        self.life.or_never().await;
+        let found = self.files.records.lock().get(name).cloned();
+        Ok(found.filter(|bytes| bytes.len() as u64 <= len_max))
+    }
+    async fn save(&self, name: &str, bytes: Vec<u8>) -> Result<(), StateError> {
+        self.change(|files| _ = files.records.lock().insert(name.into(), bytes)).await
+    }
+    async fn remove(&self, name: &str) -> Result<(), StateError> {
+        self.change(|files| _ = files.records.lock().remove(name)).await
+    }
+    fn describe(&self) -> String {
+        "sim".into()
+    }
+}
+
+/// How often things go wrong: once in so many times, never for 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Odds {
+    /// A store answers 503 without having done it.
+    pub store_refuses: u64,
+    /// A put is done, but its answer is lost.
+    pub store_answer_lost: u64,
+    /// A store has no room.
+    pub store_full: u64,
+    /// A read gives a flipped bit.
+    pub read_flips: u64,
+    /// A stored object rots.
+    pub rot: u64,
+    /// A message is lost on its way there.
+    pub request_lost: u64,
+    /// An answer is lost.
+    pub answer_lost: u64,
+    /// A message arrives twice.
+    pub doubled: u64,
+    /// A source's read fails.
+    pub source_errors: u64,
+    /// A target's write fails.
+    pub target_errors: u64,
+    /// A target's read gives a flipped bit.
+    pub target_flips: u64,
+}
+
+/// Objects that survive crashes.
+pub type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+/// The cache store as one process sees it.
+pub struct SimStore {
+    /// The objects.
+    pub objects: Objects,
+    /// The process.
+    pub life: Life,
+    /// Chance.
+    pub rng: Rng,
+    /// How often.
+    pub odds: Arc<Mutex<Odds>>,
+}
+
+impl SimStore {
+    async fn arrive(&self, what: &str) -> Result<(), StoreError> {
+        self.life.or_never().await;
+        tokio::time::sleep(self.rng.pause(8)).await;
+        let odds = *self.odds.lock();
+        if self.rng.once_in(odds.store_refuses) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, format!("{what}: simulated 503")));
+        }
+        Ok(())
+    }
+
+    /// Does what a write does to the objects, with the process's life at stake.
+    async fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Bytes>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let odds = *self.odds.lock();
+        if self.rng.once_in(odds.store_full) {
+            return Err(StoreError::new(StoreErrorKind::Full, "simulated full store"));
+        }
+        let step = self.life.step();
+        if step == Step::NotDone {
+            std::future::pending::<()>().await;
+        }
+        let result = change(&mut self.objects.lock());
+        if step == Step::DoneUnheard {
+            std::future::pending::<()>().await;
+        }
+        if result.is_ok() && self.rng.once_in(odds.store_answer_lost) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "simulated: the answer was lost"));
+        }
+        result
+    }
+
+    fn stored(&self, bytes: &Bytes) -> Bytes {
+        if !self.rng.once_in(self.odds.lock().rot) || bytes.is_empty() {
+            return bytes.clone();
+        }
+        flip(bytes, &self.rng)
+    }
+}
+
+fn flip(bytes: &Bytes, rng: &Rng) -> Bytes {
+    let mut copy = bytes.to_vec();
+    let at = rng.below(copy.len() as u64) as usize;
+    copy[at] ^= 1 << rng.below(8);
+    copy.into()
+}
+
+fn not_found(key: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::NotFound, key.to_owned())
+}
+
+#[async_trait]
+impl CacheStore for SimStore {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.arrive("put").await?;
+        let bytes = self.stored(&bytes);
+        self.change(|objects| {
+            objects.insert(key.to_owned(), bytes);
+            Ok(())
+        })
+        .await
+    }
+    async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.arrive("put").await?;
+        self.change(|objects| match objects.get(key) {
+            Some(there) if *there == bytes => Ok(()),
+            Some(_) => Err(StoreError::new(StoreErrorKind::AlreadyExists, key.to_owned())),
+            None => {
+                objects.insert(key.to_owned(), bytes);
+                Ok(())
+            }
+        })
+        .await
+    }
+    async fn get(&self, key: &str, len_max: u64) -> Result<Bytes, StoreError> {
+        self.arrive("get").await?;
+        let found = self.objects.lock().get(key).cloned().ok_or_else(|| not_found(key))?;
+        if found.len() as u64 > len_max {
+            return Err(StoreError::new(StoreErrorKind::Corrupt, key.to_owned()));
+        }
+        let flips = self.rng.once_in(self.odds.lock().read_flips) && !found.is_empty();
+        Ok(if flips { flip(&found, &self.rng) } else { found })
+    }
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let whole = self.get(key, u64::MAX).await?;
+        match range.end <= whole.len() as u64 {
+            true => Ok(whole.slice(range.start as usize..range.end as usize)),
+            false => Err(StoreError::new(StoreErrorKind::Corrupt, key.to_owned())),
+        }
+    }
+    async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        self.arrive("head").await?;
+        Ok(self.objects.lock().get(key).map(|b| b.len() as u64))
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.arrive("list").await?;
+        let below = |key: &str| prefix.is_empty() || key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        let objects = self.objects.lock();
+        Ok(objects
+            .iter()
+            .filter(|(key, _)| below(key))
+            .map(|(key, b)| Listed { key: key.clone(), len: b.len() as u64 })
+            .collect())
+    }
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.arrive("delete").await?;
+        self.change(|objects| {
+            objects.remove(key);
+            Ok(())
+        })
+        .await
+    }
+    fn is_local(&self) -> bool {
+        true
+    }
+    fn describe(&self) -> String {
+        "sim".into()
+    }
+}

@@ -1,0 +1,179 @@
+//! The network: requests and answers are lost, doubled and late, and peers die in the middle.
+
+use crate::check::Checker;
+use crate::life::{Life, Step};
+use crate::machine::Odds;
+use crate::rng::Rng;
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sluice_appliance::service::{LocalAgent, LocalHydrator};
+use sluice_client::{AgentApi, ApiError, ApiResult, HydratorApi};
+use sluice_proto::wire::{
+    ClaimReply, DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, Outcome, RegisterRequest,
+    StoredSegment, VerdictRequest, WorkReply, WorkRequest,
+};
+use sluice_proto::{CycleNo, DiskId, Generation};
+use std::future::Future;
+use std::sync::Arc;
+
+/// The appliance that runs now, and its life.
+pub type Running<T> = Arc<Mutex<Option<(T, Life)>>>;
+
+/// A client's way to the appliance.
+#[derive(Clone)]
+pub struct Wire<T: Clone> {
+    /// The appliance.
+    pub peer: Running<T>,
+    /// The client's process.
+    pub life: Life,
+    /// Chance.
+    pub rng: Rng,
+    /// How often things go wrong.
+    pub odds: Arc<Mutex<Odds>>,
+    /// Who watches.
+    pub checker: Checker,
+}
+
+impl<T: Clone + Send + Sync + 'static> Wire<T> {
+    fn lost(&self) -> ApiError {
+        ApiError::Unreachable { appliance: "sim".into(), detail: "simulated".into() }
+    }
+
+    async fn call<R, F>(&self, call: impl Fn(T) -> F) -> ApiResult<R>
+    where
+        F: Future<Output = ApiResult<R>>,
+    {
+        if self.life.step() != Step::Go {
+            std::future::pending::<()>().await;
+        }
+        let odds = *self.odds.lock();
+        tokio::time::sleep(self.rng.pause(20)).await;
+        let Some((peer, life)) = self.peer.lock().clone() else { return Err(self.lost()) };
+        if self.rng.once_in(odds.request_lost) {
+            return Err(self.lost());
+        }
+        if self.rng.once_in(odds.doubled) {
+            tokio::select! {
+                biased;
+                () = life.ended() => return Err(self.lost()),
+                _ = call(peer.clone()) => {}
+            }
+        }
+        let answer = tokio::select! {
+            biased;
+            () = life.ended() => return Err(self.lost()),
+            answer = call(peer) => answer,
+        };
+        tokio::time::sleep(self.rng.pause(20)).await;
+        if self.rng.once_in(odds.answer_lost) {
+            return Err(self.lost());
+        }
+        self.life.or_never().await;
+        answer
+    }
+}
+
+#[async_trait]
+impl AgentApi for Wire<LocalAgent> {
+    async fn register(&self, disk: DiskId, request: RegisterRequest) -> ApiResult<DiskStatus> {
+        self.call(|peer| {
+            let request = request.clone();
+            async move { peer.register(disk, request).await }
+        })
+        .await
+    }
+    async fn next(&self, disk: DiskId, request: NextRequest) -> ApiResult<NextReply> {
+        self.call(|peer| {
+            let request = request.clone();
+            async move { peer.next(disk, request).await }
+        })
+        .await
+    }
+    async fn open(&self, disk: DiskId, cycle: CycleNo, request: OpenRequest) -> ApiResult<OpenReply> {
+        self.checker.opened(cycle);
+        self.call(|peer| {
+            let request = request.clone();
+            async move { peer.open(disk, cycle, request).await }
+        })
+        .await
+    }
+    async fn put_segment(
+        &self,
+        disk: DiskId,
+        cycle: CycleNo,
+        generation: Generation,
+        name: &str,
+        bytes: Bytes,
+    ) -> ApiResult<StoredSegment> {
+        self.checker.shipping(cycle, name, &bytes);
+        self.call(|peer| {
+            let bytes = bytes.clone();
+            async move { peer.put_segment(disk, cycle, generation, name, bytes).await }
+        })
+        .await
+    }
+    async fn commit(&self, disk: DiskId, cycle: CycleNo, generation: Generation, manifest: Bytes) -> ApiResult<()> {
+        self.checker.committed(cycle, &manifest);
+        self.call(|peer| {
+            let manifest = manifest.clone();
+            async move { peer.commit(disk, cycle, generation, manifest).await }
+        })
+        .await
+    }
+    async fn give_up(&self, disk: DiskId, cycle: CycleNo, request: GiveUp) -> ApiResult<()> {
+        self.call(|peer| {
+            let request = request.clone();
+            async move { peer.give_up(disk, cycle, request).await }
+        })
+        .await
+    }
+    async fn digests(
+        &self,
+        disk: DiskId,
+        cycle: CycleNo,
+        generation: Generation,
+        part: u64,
+        wait_ms: u64,
+    ) -> ApiResult<Option<Bytes>> {
+        self.call(|peer| async move { peer.digests(disk, cycle, generation, part, wait_ms).await }).await
+    }
+}
+
+#[async_trait]
+impl HydratorApi for Wire<LocalHydrator> {
+    async fn work(&self, request: WorkRequest) -> ApiResult<WorkReply> {
+        self.call(|peer| {
+            let request = request.clone();
+            async move { peer.work(request).await }
+        })
+        .await
+    }
+    async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
+        self.call(|peer| async move { peer.claim(disk, cycle, generation).await }).await
+    }
+    async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()> {
+        if let (Outcome::Verified { .. }, Some(manifest)) = (&request.outcome, request.manifest) {
+            self.checker.verified(cycle, manifest);
+        }
+        self.call(|peer| {
+            let request = request.clone();
+            async move { peer.verdict(disk, cycle, request).await }
+        })
+        .await
+    }
+    async fn put_digests(
+        &self,
+        disk: DiskId,
+        cycle: CycleNo,
+        generation: Generation,
+        part: u64,
+        bytes: Bytes,
+    ) -> ApiResult<()> {
+        self.call(|peer| {
+            let bytes = bytes.clone();
+            async move { peer.put_digests(disk, cycle, generation, part, bytes).await }
+        })
+        .await
+    }
+}

@@ -1,0 +1,81 @@
+//! The appliance's repository as one incarnation of it sees it: the real one in memory, which outlives the process.
+
+use crate::life::{Life, Step};
+use async_trait::async_trait;
+use sluice_appliance::repository::{
+    CycleRecord, DiskRecord, LogEntry, MemoryRepository, Repository, RepositoryResult,
+};
+use sluice_proto::wire::{PolicyView, StoredSegment};
+use sluice_proto::{CycleNo, DiskId};
+use std::sync::Arc;
+
+/// The repository.
+pub struct SimRepository {
+    /// What outlives the process.
+    pub inner: Arc<MemoryRepository>,
+    /// The process.
+    pub life: Life,
+}
+
+impl SimRepository {
+    /// Does a write with the process's life at stake.
+    async fn write<T>(&self, write: impl Future<Output = RepositoryResult<T>>) -> RepositoryResult<T> {
+        let step = self.life.step();
+        if step == Step::NotDone {
+            std::future::pending::<()>().await;
+        }
+        let result = write.await;
+        if step == Step::DoneUnheard {
+            std::future::pending::<()>().await;
+        }
+        result
+    }
+
+    async fn read<T>(&self, read: impl Future<Output = T>) -> T {
+        self.life.or_never().await;
+        read.await
+    }
+}
+
+#[async_trait]
+impl Repository for SimRepository {
+    async fn disks(&self) -> RepositoryResult<Vec<DiskRecord>> {
+        self.read(self.inner.disks()).await
+    }
+    async fn save(&self, disk: &DiskRecord, cycle: Option<&CycleRecord>) -> RepositoryResult<()> {
+        self.write(self.inner.save(disk, cycle)).await
+    }
+    async fn cycle(&self, disk: DiskId, cycle: CycleNo) -> RepositoryResult<Option<CycleRecord>> {
+        self.read(self.inner.cycle(disk, cycle)).await
+    }
+    async fn cycles(&self, disk: DiskId, limit: u32) -> RepositoryResult<Vec<CycleRecord>> {
+        self.read(self.inner.cycles(disk, limit)).await
+    }
+    async fn first_ended(&self, disk: DiskId, after: CycleNo) -> RepositoryResult<Option<CycleRecord>> {
+        self.read(self.inner.first_ended(disk, after)).await
+    }
+    async fn prune_cycles(&self, disk: DiskId, keep: u32) -> RepositoryResult<()> {
+        self.write(self.inner.prune_cycles(disk, keep)).await
+    }
+    async fn segments(&self, disk: DiskId, cycle: CycleNo) -> RepositoryResult<Vec<StoredSegment>> {
+        self.read(self.inner.segments(disk, cycle)).await
+    }
+    async fn add_segment(&self, cycle: &CycleRecord, segment: &StoredSegment) -> RepositoryResult<()> {
+        self.write(self.inner.add_segment(cycle, segment)).await
+    }
+    async fn forget_segments(&self, disk: DiskId, cycle: CycleNo, names: Option<&[String]>) -> RepositoryResult<()> {
+        self.write(self.inner.forget_segments(disk, cycle, names)).await
+    }
+    async fn policy(&self) -> RepositoryResult<Option<PolicyView>> {
+        self.read(self.inner.policy()).await
+    }
+    async fn set_policy(&self, policy: &PolicyView) -> RepositoryResult<()> {
+        self.write(self.inner.set_policy(policy)).await
+    }
+    async fn log(&self, entry: &LogEntry) -> RepositoryResult<()> {
+        self.write(self.inner.log(entry)).await
+    }
+    async fn log_entries(&self, disk: Option<DiskId>, limit: u32) -> RepositoryResult<Vec<LogEntry>> {
+        self.read(self.inner.log_entries(disk, limit)).await
+    }
+}

@@ -1,0 +1,308 @@
+//! The source: a model disk that knows every value that each sector ever had, and the kernel's tracking of it.
+//!
+//! A write is queued, lands sector by sector, and completes; at each step the simulation may do something else. What a
+//! sector holds is named by a number, from which its 512 bytes follow; 0 is a sector of zeros.
+
+use crate::life::{Life, Step};
+use crate::rng::Rng;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sluice_agent::source::{Source, SourceError};
+use sluice_agent::tracker::{Doubt, Swap, Tracker, TrackerError, TrackingEpoch};
+use sluice_platform::AlignedBuf;
+use sluice_proto::cycle::TrackerKind;
+use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorBitmap, SectorCount};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The 512 bytes that `value` names.
+pub fn bytes_of(value: u64) -> [u8; 512] {
+    let mut out = [0; 512];
+    if value != 0 {
+        // Half of a sector compresses, half does not.
+        let mut state = value;
+        for (i, chunk) in out.chunks_mut(8).enumerate() {
+            if i % 2 == 0 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                chunk.copy_from_slice(&state.to_le_bytes());
+            } else {
+                chunk.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+    out
+}
+
+/// The value whose bytes these are; `None` where no value has them.
+pub fn value_of(bytes: &[u8]) -> Option<u64> {
+    let value = u64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?);
+    (bytes_of(value) == bytes).then_some(value)
+}
+
+/// What a swap of the bitmap saw.
+#[derive(Clone)]
+pub struct SwapMark {
+    /// When.
+    pub at: Instant,
+    /// What every sector held.
+    pub values: Vec<u64>,
+    /// Values that were on their way: an image of this instant may hold them or not.
+    pub in_flight: BTreeMap<u64, Vec<u64>>,
+}
+
+struct Inner {
+    values: Vec<u64>,
+    /// Every value that a sector took, and when.
+    history: Vec<Vec<(Instant, u64)>>,
+    in_flight: BTreeMap<u64, Vec<u64>>,
+    next_value: u64,
+    /// Marked since the last swap.
+    current: SectorBitmap,
+    /// Swapped out and not released.
+    pending: SectorBitmap,
+    epoch: u64,
+    swaps: Vec<SwapMark>,
+}
+
+/// The disk; clones are the same disk.
+#[derive(Clone)]
+pub struct ModelDisk(Arc<Mutex<Inner>>);
+
+impl ModelDisk {
+    /// A disk of zeros and, in places, data.
+    pub fn new(sectors: u64, rng: &Rng) -> Self {
+        let now = Instant::now();
+        let mut next_value = 1;
+        let mut values = vec![0; sectors as usize];
+        for chunk in values.chunks_mut(300) {
+            if rng.once_in(2) {
+                for value in chunk {
+                    *value = next_value;
+                    next_value += 1;
+                }
+            }
+        }
+        let history = values.iter().map(|v| vec![(now, *v)]).collect();
+        let (in_flight, current, pending, swaps) = Default::default();
+        Self(Arc::new(Mutex::new(Inner { values, history, in_flight, next_value, current, pending, epoch: 1, swaps })))
+    }
+
+    /// How many sectors it has.
+    pub fn sectors(&self) -> SectorCount {
+        SectorCount(self.0.lock().values.len() as u64)
+    }
+
+    /// What it holds now.
+    pub fn values(&self) -> Vec<u64> {
+        self.0.lock().values.clone()
+    }
+
+    /// One write, from its queueing to its completion.
+    pub async fn write(&self, extent: Extent, zeros: bool, rng: &Rng) {
+        let values: Vec<u64> = {
+            let mut inner = self.0.lock();
+            let first = inner.next_value;
+            inner.next_value += extent.len.0;
+            inner.current.set(extent);
+            let values: Vec<u64> = (0..extent.len.0).map(|i| if zeros { 0 } else { first + i }).collect();
+            for (i, value) in values.iter().enumerate() {
+                inner.in_flight.entry(extent.start.0 + i as u64).or_default().push(*value);
+            }
+            values
+        };
+        tokio::time::sleep(rng.pause(3)).await;
+        let half = values.len() / 2;
+        self.land(extent.start, &values[..half]);
+        if rng.once_in(3) {
+            tokio::time::sleep(rng.pause(3)).await;
+        }
+        self.land(Sector(extent.start.0 + half as u64), &values[half..]);
+        tokio::time::sleep(rng.pause(2)).await;
+        let mut inner = self.0.lock();
+        for (i, value) in values.iter().enumerate() {
+            let sector = extent.start.0 + i as u64;
+            if let Some(flying) = inner.in_flight.get_mut(&sector) {
+                if let Some(at) = flying.iter().position(|v| v == value) {
+                    flying.remove(at);
+                }
+                if flying.is_empty() {
+                    inner.in_flight.remove(&sector);
+                }
+            }
+        }
+        inner.current.set(extent);
+    }
+
+    fn land(&self, start: Sector, values: &[u64]) {
+        let now = Instant::now();
+        let mut inner = self.0.lock();
+        for (i, value) in values.iter().enumerate() {
+            let at = start.0 as usize + i;
+            inner.values[at] = *value;
+            inner.history[at].push((now, *value));
+        }
+    }
+
+    /// The machine boots anew: the kernel has forgotten what it tracked.
+    pub fn reboot(&self) {
+        let mut inner = self.0.lock();
+        inner.epoch += 1;
+        inner.current = SectorBitmap::new();
+        inner.pending = SectorBitmap::new();
+    }
+
+    /// The newest swap at or before `at`.
+    pub fn swap_before(&self, at: Instant) -> Option<SwapMark> {
+        self.0.lock().swaps.iter().rev().find(|s| s.at <= at).cloned()
+    }
+
+    /// True where the sector held `value` at some time from `from` to `to`, or had it on its way.
+    pub fn held(&self, sector: u64, value: u64, from: Instant, to: Instant) -> bool {
+        let inner = self.0.lock();
+        let history = &inner.history[sector as usize];
+        let at_from = history.partition_point(|(at, _)| *at <= from).saturating_sub(1);
+        history[at_from..].iter().take_while(|(at, _)| *at <= to).any(|(_, v)| *v == value)
+    }
+
+    /// The last values before which nobody will ask any more are let go.
+    pub fn forget_before(&self, at: Instant) {
+        let mut inner = self.0.lock();
+        inner.swaps.retain(|s| s.at >= at);
+        for history in &mut inner.history {
+            let keep = history.partition_point(|(t, _)| *t <= at).saturating_sub(1);
+            history.drain(..keep);
+        }
+    }
+}
+
+/// The disk as an incarnation of the agent reads it.
+pub struct SimSource {
+    /// The disk.
+    pub disk: ModelDisk,
+    /// The process that reads.
+    pub life: Life,
+    /// Chance.
+    pub rng: Rng,
+    /// One read in so many fails.
+    pub read_errors: u64,
+}
+
+#[async_trait]
+impl Source for SimSource {
+    fn name(&self) -> String {
+        "sim".into()
+    }
+    fn size(&self) -> ByteCount {
+        self.disk.sectors().bytes()
+    }
+    fn logical_sector(&self) -> u32 {
+        512
+    }
+    async fn current_size(&self) -> Result<ByteCount, SourceError> {
+        Ok(self.size())
+    }
+    async fn read(&self, extents: &[Extent], mut buf: AlignedBuf) -> (AlignedBuf, Result<(), SourceError>) {
+        if self.life.step() != Step::Go {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(self.rng.pause(4)).await;
+        if self.rng.once_in(self.read_errors) {
+            return (buf, Err(SourceError::read("simulated read error")));
+        }
+        buf.clear();
+        for extent in extents {
+            for sector in extent.start.0..extent.end().0 {
+                let value = self.disk.0.lock().values[sector as usize];
+                buf.extend_from_slice(&bytes_of(value));
+                if sector % 97 == 0 {
+                    // A read is not one instant either.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        (buf, Ok(()))
+    }
+    async fn next_data(&self, offset: u64) -> Result<Option<std::ops::Range<u64>>, SourceError> {
+        Ok((offset < self.size().0).then_some(offset..self.size().0))
+    }
+    fn proven_at_rest(&self) -> bool {
+        false
+    }
+}
+
+/// The kernel's tracking as an incarnation of the agent sees it.
+pub struct SimTracker {
+    disk: ModelDisk,
+    life: Life,
+}
+
+impl SimTracker {
+    /// Attaches; the doubt is that of the real tracker.
+    pub fn attach(disk: ModelDisk, life: Life, expect: Option<TrackingEpoch>) -> (Self, Option<Doubt>) {
+        let tracker = Self { disk, life };
+        let doubt = match expect {
+            None => Some(Doubt::Begun),
+            Some(epoch) if epoch == tracker.epoch() => None,
+            Some(_) => Some(Doubt::OtherEpoch),
+        };
+        (tracker, doubt)
+    }
+}
+
+impl Tracker for SimTracker {
+    fn kind(&self) -> TrackerKind {
+        TrackerKind::Ebpf
+    }
+    fn swap(&mut self) -> Result<Swap, TrackerError> {
+        if self.life.step() == Step::NotDone {
+            return Ok(Swap { dirty: SectorBitmap::new(), doubt: None });
+        }
+        let mut inner = self.disk.0.lock();
+        let current = std::mem::take(&mut inner.current);
+        inner.pending.union_with(&current);
+        let mark = SwapMark { at: Instant::now(), values: inner.values.clone(), in_flight: inner.in_flight.clone() };
+        inner.swaps.push(mark);
+        Ok(Swap { dirty: inner.pending.clone(), doubt: None })
+    }
+    fn peek(&mut self) -> Result<Swap, TrackerError> {
+        Ok(Swap { dirty: self.disk.0.lock().current.clone(), doubt: None })
+    }
+    fn release(&mut self) -> Result<(), TrackerError> {
+        if self.life.step() != Step::NotDone {
+            self.disk.0.lock().pending = SectorBitmap::new();
+        }
+        Ok(())
+    }
+    fn epoch(&self) -> TrackingEpoch {
+        let epoch = self.disk.0.lock().epoch;
+        TrackingEpoch { run: [epoch as u8; 16], boot: [epoch as u8; 16] }
+    }
+}
+
+/// A write somewhere: mostly small and in hot places, now and then large.
+pub fn random_extent(sectors: u64, rng: &Rng) -> Extent {
+    let len = match rng.below(10) {
+        0 => 1,
+        1 => 1 + rng.below(200),
+        _ => 8,
+    };
+    let hot = sectors / 8;
+    let start = if rng.once_in(3) { rng.below(sectors) } else { rng.below(hot.max(1)) };
+    Extent::new(start, len.min(sectors - start))
+}
+
+/// Writes until told to stop.
+pub async fn workload(disk: ModelDisk, rng: Rng, mut stop: tokio::sync::watch::Receiver<bool>) {
+    let sectors = disk.sectors().0;
+    while !*stop.borrow_and_update() {
+        disk.write(random_extent(sectors, &rng), rng.once_in(9), &rng).await;
+        tokio::time::sleep(rng.pause(60) + Duration::from_millis(1)).await;
+    }
+}
+
+/// Checks that every value's bytes name it again.
+pub fn is_sound(value: u64) -> bool {
+    value_of(&bytes_of(value)) == Some(value) && bytes_of(value).len() as u64 == SECTOR_BYTES
+}

@@ -1,0 +1,203 @@
+//! The target's medium: what was not flushed may be lost, torn or reordered when its machine crashes.
+
+use crate::life::{Life, Step};
+use crate::machine::{Files, Odds, SimState};
+use crate::rng::Rng;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sluice_hydrator::apply::TargetFactory;
+use sluice_hydrator::ledger::{Ledger, TargetRecord};
+use sluice_hydrator::state::{StateError, StateStore};
+use sluice_hydrator::target::{Fingerprint, Target, TargetError, TargetErrorKind};
+use sluice_platform::AlignedBuf;
+use sluice_proto::wire::Work;
+use sluice_proto::{Extent, SECTOR_BYTES, Sector, SectorCount};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const SECTOR: usize = SECTOR_BYTES as usize;
+
+#[derive(Default)]
+struct Inner {
+    durable: Vec<u8>,
+    /// Sectors that were written and not flushed, with what each durable one still holds.
+    unflushed: BTreeMap<u64, Vec<u8>>,
+    changes: i64,
+}
+
+/// The medium; clones are the same medium.
+#[derive(Clone, Default)]
+pub struct Medium(Arc<Mutex<Inner>>);
+
+impl Medium {
+    /// What a reader sees.
+    pub fn contents(&self) -> Vec<u8> {
+        let inner = self.0.lock();
+        let mut bytes = inner.durable.clone();
+        for (sector, data) in &inner.unflushed {
+            bytes[*sector as usize * SECTOR..][..SECTOR].copy_from_slice(data);
+        }
+        bytes
+    }
+
+    /// The machine crashes: each sector that was not flushed is kept or lost by itself.
+    pub fn crash(&self, rng: &Rng) {
+        let mut inner = self.0.lock();
+        let unflushed = std::mem::take(&mut inner.unflushed);
+        for (sector, data) in unflushed {
+            if rng.once_in(2) {
+                inner.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
+            }
+        }
+        inner.changes += 1;
+    }
+
+    /// Somebody changes a sector behind the hydrator's back.
+    pub fn tamper(&self, rng: &Rng) {
+        let mut inner = self.0.lock();
+        if inner.durable.is_empty() {
+            return;
+        }
+        let at = rng.below(inner.durable.len() as u64) as usize;
+        inner.durable[at] ^= 0x55;
+        inner.unflushed.remove(&((at / SECTOR) as u64));
+        inner.changes += 1;
+    }
+}
+
+/// The target as one incarnation of the hydrator writes it.
+pub struct SimTarget {
+    medium: Medium,
+    sectors: SectorCount,
+    life: Life,
+    rng: Rng,
+    odds: Arc<Mutex<Odds>>,
+}
+
+impl SimTarget {
+    async fn put(&self, at: Sector, bytes: &[u8]) -> Result<(), TargetError> {
+        let step = self.life.step();
+        if step == Step::NotDone {
+            std::future::pending::<()>().await;
+        }
+        if self.rng.once_in(self.odds.lock().target_errors) {
+            return Err(TargetError::new(TargetErrorKind::Full, "simulated full target"));
+        }
+        let torn = step == Step::DoneUnheard;
+        {
+            let mut inner = self.medium.0.lock();
+            inner.changes += 1;
+            for (i, sector) in bytes.chunks(SECTOR).enumerate() {
+                if !torn || self.rng.once_in(2) {
+                    inner.unflushed.insert(at.0 + i as u64, sector.to_vec());
+                }
+            }
+        }
+        if torn {
+            std::future::pending::<()>().await;
+        }
+        if self.rng.once_in(4) {
+            tokio::time::sleep(self.rng.pause(3)).await;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Target for SimTarget {
+    fn sectors(&self) -> SectorCount {
+        self.sectors
+    }
+    async fn write(&self, at: Sector, bytes: AlignedBuf) -> Result<(), TargetError> {
+        self.put(at, &bytes).await
+    }
+    async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
+        self.put(extent.start, &vec![0; extent.bytes().0 as usize]).await
+    }
+    async fn read(&self, extent: Extent, mut buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
+        self.life.or_never().await;
+        if self.rng.once_in(4) {
+            tokio::time::sleep(self.rng.pause(3)).await;
+        }
+        buf.clear();
+        let inner = self.medium.0.lock();
+        for sector in extent.start.0..extent.end().0 {
+            match inner.unflushed.get(&sector) {
+                Some(data) => buf.extend_from_slice(data),
+                None => buf.extend_from_slice(&inner.durable[sector as usize * SECTOR..][..SECTOR]),
+            }
+        }
+        if self.rng.once_in(self.odds.lock().target_flips) {
+            let at = self.rng.below(buf.len() as u64) as usize;
+            buf[at] ^= 4;
+        }
+        Ok(buf)
+    }
+    async fn next_data(&self, from: Sector) -> Result<Option<Extent>, TargetError> {
+        Ok((from.0 < self.sectors.0).then(|| Extent::new(from.0, self.sectors.0 - from.0)))
+    }
+    async fn sync(&self) -> Result<(), TargetError> {
+        tokio::time::sleep(self.rng.pause(10)).await;
+        let step = self.life.step();
+        if step != Step::NotDone {
+            let mut inner = self.medium.0.lock();
+            let unflushed = std::mem::take(&mut inner.unflushed);
+            for (sector, data) in unflushed {
+                inner.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
+            }
+        }
+        if step != Step::Go {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+    async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
+        let inner = self.medium.0.lock();
+        let size = inner.durable.len() as u64;
+        Ok(Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes })
+    }
+    fn describe(&self) -> String {
+        "sim".into()
+    }
+}
+
+/// One target for one disk.
+pub struct SimTargets {
+    /// The medium.
+    pub medium: Medium,
+    /// The hydrator's records.
+    pub files: Files,
+    /// The process.
+    pub life: Life,
+    /// Chance.
+    pub rng: Rng,
+    /// How often things go wrong.
+    pub odds: Arc<Mutex<Odds>>,
+}
+
+#[async_trait]
+impl TargetFactory for SimTargets {
+    async fn state(&self, _: &Work) -> Result<Arc<dyn StateStore>, StateError> {
+        Ok(Arc::new(SimState { files: self.files.clone(), life: self.life.clone() }))
+    }
+    async fn choose(&self, _: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {
+        let fresh = TargetRecord { path: "sim".into(), format: "raw".into(), made: false };
+        Ok(ledger.target.clone().unwrap_or(fresh))
+    }
+    async fn make(&self, work: &Work, _: &TargetRecord) -> Result<(), TargetError> {
+        let mut inner = self.medium.0.lock();
+        inner.durable = vec![0; work.size.sectors_ceil().bytes().0 as usize];
+        inner.unflushed.clear();
+        inner.changes += 1;
+        Ok(())
+    }
+    async fn open(&self, work: &Work, _: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
+        Ok(Arc::new(SimTarget {
+            medium: self.medium.clone(),
+            sectors: work.size.sectors_ceil(),
+            life: self.life.clone(),
+            rng: self.rng.clone(),
+            odds: self.odds.clone(),
+        }))
+    }
+}
