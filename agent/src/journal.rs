@@ -65,7 +65,15 @@ impl Journal {
         let carry = bitmap(&*records, CARRY)?;
         let plan = match records.load(PLAN)? {
             None => None,
-            Some(bytes) => Some((Plan::decode(&bytes)?, bitmap(&*records, PLAN_BITMAP)?)),
+            Some(bytes) => {
+                // Written before the plan and removed after it: without it, sectors would be lost in silence.
+                if records.load(PLAN_BITMAP)?.is_none() {
+                    return Err(JournalError(format!(
+                        "{PLAN_BITMAP}: missing; put back a copy, or protect the disk anew"
+                    )));
+                }
+                Some((Plan::decode(&bytes)?, bitmap(&*records, PLAN_BITMAP)?))
+            }
         };
         let mut stored = BTreeMap::new();
         if let Some((plan, _)) = &plan {
@@ -77,9 +85,12 @@ impl Journal {
             }
         }
         let mut journal = Self { records, identity, plan, stored, carry };
-        if journal.plan.as_ref().is_some_and(|(plan, _)| plan.cycle <= journal.identity.settled) {
+        let (verified, settled) = (journal.identity.verified.map(|v| v.cycle), journal.identity.settled);
+        match journal.plan.as_ref().map(|(plan, _)| plan.cycle) {
             // Stopped between noting the proof and letting go of the plan.
-            journal.end_plan()?;
+            Some(cycle) if verified == Some(cycle) => journal.end_plan()?,
+            Some(cycle) if cycle <= settled => journal.failed(settled)?,
+            _ => {}
         }
         Ok(Ok(journal))
     }
@@ -140,11 +151,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins a cycle. `bitmap` holds all of [`Self::carry`], which is let go.
+    /// Begins a cycle that ships `bitmap` and all of [`Self::carry`], which is let go. No cycle may be running.
     ///
     /// # Errors
     /// Records that can't be written.
-    pub fn begin(&mut self, plan: Plan, bitmap: SectorBitmap) -> Result<(), JournalError> {
+    pub fn begin(&mut self, plan: Plan, mut bitmap: SectorBitmap) -> Result<(), JournalError> {
+        debug_assert!(self.plan.is_none(), "the sectors of a plan that runs must go into the carry first");
+        bitmap.union_with(&self.carry);
         self.records.remove(MANIFEST)?;
         self.records.remove(SEGMENTS)?;
         self.stored.clear();
@@ -172,9 +185,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Forgets segments that the appliance no longer has.
+    /// Forgets segments that the appliance no longer has. They stay in the log and may come back with a restart, when
+    /// others stand in their place: of two that overlap, the one that begins first is kept.
     pub fn keep_stored(&mut self, keep: impl Fn(&Stored) -> bool) {
-        self.stored.retain(|_, segment| keep(segment));
+        let mut behind = 0;
+        self.stored.retain(|first, segment| {
+            let kept = *first >= behind && keep(segment);
+            if kept {
+                behind = first + segment.cvs.len() as u64;
+            }
+            kept
+        });
     }
 
     /// The chaining values of the stored segments' blocks, in order. They must cover the stream.
@@ -198,6 +219,14 @@ impl Journal {
         self.records.save(MANIFEST, bytes)
     }
 
+    /// Forgets a manifest that was refused as segments that it names are gone: those sent in their place need another.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn drop_manifest(&mut self) -> Result<(), JournalError> {
+        self.records.remove(MANIFEST)
+    }
+
     /// The running cycle is proven: its sectors are let go.
     ///
     /// # Errors
@@ -219,14 +248,22 @@ impl Journal {
             self.add_carry(&bitmap)?;
             self.end_plan()?;
         }
-        self.settle(cycle)
+        self.note_settled(cycle)
     }
 
-    /// Notes that the verdict on `cycle` has been dealt with.
+    /// Notes that the verdict on `cycle`, which does not run here, has been dealt with. A plan of an older cycle can
+    /// have no verdict any more: its sectors go into the next.
     ///
     /// # Errors
     /// Records that can't be written.
     pub fn settle(&mut self, cycle: CycleNo) -> Result<(), JournalError> {
+        match self.plan.as_ref().is_some_and(|(plan, _)| plan.cycle <= cycle) {
+            true => self.failed(cycle),
+            false => self.note_settled(cycle),
+        }
+    }
+
+    fn note_settled(&mut self, cycle: CycleNo) -> Result<(), JournalError> {
         self.update(|identity| identity.settled = identity.settled.max(cycle))
     }
 

@@ -111,14 +111,12 @@ pub struct Plan {
     pub doubt: Option<String>,
     /// True where every sector came from the tracker, none from a comparison that took time.
     pub one_instant: bool,
-    /// True once the agent was restarted in the middle: what was shipped before is older than what comes after.
-    pub resumed: bool,
 }
 
 impl Plan {
     /// A plan for `cycle`.
     pub fn new(cycle: CycleNo, kind: CycleKind, tracker: TrackerKind, previous: Option<CycleRef>) -> Self {
-        Self { version: VERSION, cycle, kind, tracker, previous, doubt: None, one_instant: false, resumed: false }
+        Self { version: VERSION, cycle, kind, tracker, previous, doubt: None, one_instant: false }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
