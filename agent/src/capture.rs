@@ -1,9 +1,14 @@
 //! Capturing a cycle: the planned sectors are read, sealed and shipped, block by block.
 //!
-//! Reading, encoding and uploading overlap; what lies between the stages is bounded by the pool of block buffers and by
-//! the number of segments under way. Blocks leave the encoders in order, so segments are cut in order; they may be
-//! stored in any order.
+//! Reading, encoding and uploading overlap: one loop polls what is read and what is under way. What lies between the
+//! stages is bounded by the pool of block buffers and by the number of segments under way. Blocks leave the encoders in
+//! order, so segments are cut in order; they may be stored in any order.
+//!
+//! Memory of one disk at full speed, as counted from the defaults: 6 block buffers of 1 MiB; 7 encoded blocks of 1.2 MiB
+//! at most (2048 single sectors, each with its header, digest and seal); 5 segments of 4 to 5.2 MiB (four under way and
+//! one that waits); 6 contexts of zstd below 0.5 MiB: some 40 MiB.
 
+mod cut;
 mod encoders;
 mod upload;
 
@@ -13,13 +18,12 @@ use crate::journal::{Journal, JournalError, Plan, Stored};
 use crate::source::{Source, SourceError};
 use crate::tracker::TrackerError;
 use crate::workers::Workers;
+use cut::Cutter;
 use futures_util::stream::{self, StreamExt};
 use sluice_client::{AgentApi, ApiError};
 use sluice_platform::BufPool;
 use sluice_proto::env::Entropy;
 use sluice_proto::header::{Header, ObjectKind, Suite};
-use sluice_proto::keys::DataKey;
-use sluice_proto::segment::SegmentWriter;
 use sluice_proto::stream::Blocks;
 use sluice_proto::{BLOCK_BYTES, BlockNo, Digest, FormatError, SectorBitmap};
 use std::sync::Arc;
@@ -56,7 +60,7 @@ pub struct CaptureOptions {
 
 impl Default for CaptureOptions {
     fn default() -> Self {
-        Self { suite: Suite::Aes256Gcm, level: 1, uploads: 4, buffers: 8 }
+        Self { suite: Suite::Aes256Gcm, level: 1, uploads: 4, buffers: 6 }
     }
 }
 
@@ -131,46 +135,18 @@ impl Capture {
         let missing = Blocks::of(&bitmap).filter(move |(block, _)| !is_stored(&have, block.0));
         let (key, header) = (journal.identity().data_key.key(), self.attempt(journal, &plan));
         let encoders = Encoders::new(&key, &header, bitmap.count(), self.options.level).with_grains(grains);
-        let uploads = Uploads::new(self, &plan, &header);
-        self.run(journal, missing, encoders, &key, &header, uploads, &mut each).await
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    async fn run(
-        &self,
-        journal: &mut Journal,
-        missing: impl Iterator<Item = (BlockNo, Vec<sluice_proto::Extent>)> + Send,
-        encoders: Encoders,
-        key: &DataKey,
-        header: &Header,
-        mut uploads: Uploads<'_>,
-        each: &mut (impl FnMut(&Encoded) + Send),
-    ) -> Result<(), CaptureError> {
-        let ahead = self.options.buffers.max(1);
-        let encoded =
-            stream::iter(missing).map(|(block, extents)| self.encode(&encoders, block, extents)).buffered(ahead);
-        let mut encoded = std::pin::pin!(encoded);
-        let mut open: Option<Open> = None;
-        while let Some(block) = encoded.next().await {
-            let block = block?;
-            each(&block);
-            let gap = open.as_ref().is_some_and(|o| o.writer.first().0 + o.writer.blocks() != block.block.block.0);
-            if gap && let Some(full) = open.take() {
-                uploads.push(full, journal).await?;
-            }
-            let segment = open.get_or_insert_with(|| Open::new(SegmentWriter::new(key, header, block.block.block)));
-            segment.push(&block);
-            encoders.give_back(block.block.bytes);
-            if segment.writer.is_full()
-                && let Some(full) = open.take()
-            {
-                uploads.push(full, journal).await?;
-            }
+        let mut uploads = Uploads::new(self, &plan, &header);
+        let blocks = stream::iter(missing)
+            .map(|(block, extents)| self.encode(&encoders, block, extents))
+            .buffered(self.options.buffers.max(1));
+        let blocks = std::pin::pin!(blocks);
+        let cutter = Cutter::new(&key, &header, &encoders);
+        let result = run(blocks, cutter, &mut uploads, journal, &mut each).await;
+        if let Err(CaptureError::Api(_)) = &result {
+            // What is on its way may well arrive: then it need not be sent again.
+            uploads.settle_rest(journal).await?;
         }
-        if let Some(last) = open.take() {
-            uploads.push(last, journal).await?;
-        }
-        uploads.finish(journal).await
+        result
     }
 
     /// Reads and encodes one block.
@@ -219,22 +195,35 @@ fn is_stored(have: &[(u64, u64)], block: u64) -> bool {
     behind > 0 && block < have[behind - 1].1
 }
 
-/// A segment that is being filled.
-struct Open {
-    writer: SegmentWriter,
-    cvs: Vec<sluice_proto::stream::BlockCv>,
-    plain_bytes: u64,
-}
-
-impl Open {
-    fn new(writer: SegmentWriter) -> Self {
-        Self { writer, cvs: Vec::new(), plain_bytes: 0 }
-    }
-
-    fn push(&mut self, block: &Encoded) {
-        self.writer.push(&block.block);
-        self.cvs.push(block.block.cv);
-        self.plain_bytes += block.plain_bytes;
+/// Reads, cuts and sends until all is stored. Neither side waits for the other but for room.
+async fn run(
+    mut blocks: impl stream::Stream<Item = Result<Encoded, CaptureError>> + Unpin + Send,
+    mut cutter: Cutter<'_>,
+    uploads: &mut Uploads<'_>,
+    journal: &mut Journal,
+    each: &mut (impl FnMut(&Encoded) + Send),
+) -> Result<(), CaptureError> {
+    loop {
+        while uploads.has_room()
+            && let Some(segment) = cutter.next_segment()
+        {
+            uploads.start(segment);
+        }
+        if cutter.is_done() && uploads.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            Some(stored) = uploads.next(), if !uploads.is_empty() => uploads.note(stored?, journal)?,
+            block = blocks.next(), if cutter.wants_block() => match block {
+                Some(block) => {
+                    let block = block?;
+                    each(&block);
+                    cutter.push(block);
+                }
+                None => cutter.end(),
+            },
+        }
     }
 }
 

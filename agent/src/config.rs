@@ -114,18 +114,18 @@ impl Config {
 
     /// What each disk needs to be protected.
     pub fn protections(&self) -> impl Iterator<Item = Protection> + '_ {
-        self.disks.iter().map(|disk| Protection {
+        // Memory is for all disks together, as far as that goes: what one may use at full speed is shared among several.
+        let (disks, whole) = (self.disks.len().max(1), CaptureOptions::default());
+        let uploads = (self.appliance.connections.clamp(1, 16) / disks).max(1);
+        let buffers = (whole.buffers / disks).max(2);
+        self.disks.iter().map(move |disk| Protection {
             source: disk.source.clone(),
             name: disk.name.clone(),
             state: self.state.join("disks").join(folder_name(&disk.source)),
             tracker: disk.tracker,
             pins: self.pins.clone(),
             hydrator: self.hydrator_key.clone(),
-            capture: CaptureOptions {
-                level: self.level,
-                uploads: self.appliance.connections.clamp(1, 16),
-                ..CaptureOptions::default()
-            },
+            capture: CaptureOptions { level: self.level, uploads, buffers, ..CaptureOptions::default() },
         })
     }
 }

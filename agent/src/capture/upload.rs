@@ -1,7 +1,8 @@
 //! Segments on their way to the appliance.
 
-use super::{Capture, CaptureError, Open, salt_of};
-use crate::journal::{Journal, Plan, Stored};
+use super::cut::Open;
+use super::{Capture, salt_of};
+use crate::journal::{Journal, JournalError, Plan, Stored};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -14,6 +15,9 @@ use std::time::Duration;
 /// How often a segment is sent before the cycle waits.
 const SEND_TRIES: u32 = 5;
 
+/// A stored segment, and the bytes of the plan in it.
+pub(super) type Sent = (Stored, u64);
+
 /// The segments under way.
 pub(super) struct Uploads<'a> {
     capture: &'a Capture,
@@ -21,7 +25,7 @@ pub(super) struct Uploads<'a> {
     disk: DiskId,
     generation: Generation,
     salt: Digest,
-    under_way: FuturesUnordered<BoxFuture<'a, ApiResult<(Stored, u64)>>>,
+    under_way: FuturesUnordered<BoxFuture<'a, ApiResult<Sent>>>,
 }
 
 impl<'a> Uploads<'a> {
@@ -36,33 +40,44 @@ impl<'a> Uploads<'a> {
         }
     }
 
-    /// Sends a full segment, once there is room for one more.
-    pub(super) async fn push(&mut self, full: Open, journal: &mut Journal) -> Result<(), CaptureError> {
-        while self.under_way.len() >= self.capture.options.uploads.max(1) {
-            self.settle_one(journal).await?;
-        }
+    /// True where one more may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        self.under_way.len() < self.capture.options.uploads.max(1)
+    }
+
+    /// True where none is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// Begins to send a segment. It makes progress while [`Self::next`] is waited for.
+    pub(super) fn start(&mut self, full: Open) {
         self.under_way.push(Box::pin(self.send(full)));
+    }
+
+    /// The next that has ended, however it did. Nothing is lost where the wait is given up.
+    pub(super) async fn next(&mut self) -> Option<ApiResult<Sent>> {
+        self.under_way.next().await
+    }
+
+    /// Notes a stored segment in the journal.
+    pub(super) fn note(&self, (stored, plain_bytes): Sent, journal: &mut Journal) -> Result<(), JournalError> {
+        journal.note_stored(stored)?;
+        self.capture.counts.bytes_stored.fetch_add(plain_bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Waits for all that are under way.
-    pub(super) async fn finish(mut self, journal: &mut Journal) -> Result<(), CaptureError> {
-        while !self.under_way.is_empty() {
-            self.settle_one(journal).await?;
+    /// Waits for all that are under way and notes those that arrive.
+    pub(super) async fn settle_rest(&mut self, journal: &mut Journal) -> Result<(), JournalError> {
+        while let Some(ended) = self.under_way.next().await {
+            if let Ok(sent) = ended {
+                self.note(sent, journal)?;
+            }
         }
         Ok(())
     }
 
-    async fn settle_one(&mut self, journal: &mut Journal) -> Result<(), CaptureError> {
-        if let Some(done) = self.under_way.next().await {
-            let (stored, plain_bytes) = done?;
-            journal.note_stored(stored)?;
-            self.capture.counts.bytes_stored.fetch_add(plain_bytes, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    fn send(&self, full: Open) -> impl Future<Output = ApiResult<(Stored, u64)>> + Send + use<'a> {
+    fn send(&self, full: Open) -> impl Future<Output = ApiResult<Sent>> + Send + use<'a> {
         let (capture, cycle, disk, generation, salt) =
             (self.capture, self.plan_cycle, self.disk, self.generation, self.salt);
         async move {
