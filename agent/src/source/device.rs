@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// How often a read is tried before the cycle fails.
 const READ_TRIES: u32 = 3;
+/// How many extents of one block are read at once: each has a buffer of whole pages, and a block of single sectors has
+/// 2048 of them.
+const EXTENTS_AT_ONCE: usize = 8;
 /// The pause before a failed read is tried again.
 const READ_PAUSE: Duration = Duration::from_millis(200);
 
@@ -101,18 +104,15 @@ impl Source for DeviceSource {
         if let [extent] = extents {
             return self.read_extent(*extent, buf).await;
         }
-        let parts = join_all(
-            extents
-                .iter()
-                .map(|e| self.read_extent(*e, AlignedBuf::new((e.bytes().0 as usize).max(SECTOR_BYTES as usize)))),
-        )
-        .await;
         buf.clear();
-        for (part, result) in parts {
-            if result.is_err() {
-                return (buf, result);
+        for some in extents.chunks(EXTENTS_AT_ONCE) {
+            let room = |e: &Extent| AlignedBuf::new((e.bytes().0 as usize).max(SECTOR_BYTES as usize));
+            for (part, result) in join_all(some.iter().map(|e| self.read_extent(*e, room(e)))).await {
+                if result.is_err() {
+                    return (buf, result);
+                }
+                buf.extend_from_slice(&part);
             }
-            buf.extend_from_slice(&part);
         }
         (buf, Ok(()))
     }
