@@ -3,8 +3,8 @@
 mod reference;
 mod table;
 
-pub use reference::{Reference, RemoteReference};
-pub use table::LocalTable;
+pub use reference::{Adopting, Reference, RemoteReference};
+pub use table::{Base, LocalTable};
 
 use crate::capture::{Capture, CaptureError};
 use futures_util::stream::{self, StreamExt};
@@ -35,7 +35,8 @@ pub async fn differing(
     for part in 0..part_count(disk) {
         let digests = Arc::new(reference.part(part).await?);
         let first = part * PART_GRAINS * GRAIN_SECTORS;
-        let len = (digests.len() as u64 * GRAIN_SECTORS).min(disk.0 - first);
+        // By the disk's size, not by what came: a grain without a digest differs.
+        let len = (PART_GRAINS * GRAIN_SECTORS).min(disk.0 - first);
         let chunks = chunks_of(Extent::new(first, len));
         let compared = stream::iter(chunks)
             .map(|chunk| compare_chunk(capture, chunk, first, digests.clone()))
@@ -126,23 +127,22 @@ fn grain_extent(chunk: Extent, i: usize) -> Extent {
     Extent::new(start, GRAIN_SECTORS.min(chunk.end().0 - start))
 }
 
-/// Keeps reading at or below a rate.
+/// Keeps reading at or below a rate. Time in which nothing was read is not made up for.
 struct Pace {
     rate: Option<u64>,
-    begun: Instant,
-    bytes: u64,
+    free: Instant,
 }
 
 impl Pace {
     fn new(rate: Option<u64>) -> Self {
-        Self { rate: rate.filter(|r| *r >= SECTOR_BYTES), begun: Instant::now(), bytes: 0 }
+        Self { rate: rate.map(|r| r.max(SECTOR_BYTES)), free: Instant::now() }
     }
 
     async fn after(&mut self, bytes: u64) {
         let Some(rate) = self.rate else { return };
-        self.bytes += bytes;
-        let due = Duration::from_millis((u128::from(self.bytes) * 1000 / u128::from(rate)) as u64);
-        tokio::time::sleep_until(self.begun + due).await;
+        let cost = Duration::from_micros((u128::from(bytes) * 1_000_000 / u128::from(rate)) as u64);
+        self.free = self.free.max(Instant::now()) + cost;
+        tokio::time::sleep_until(self.free).await;
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod plan;
 mod seal;
+mod ship;
+mod verdict;
 
 use crate::capture::{Capture, CaptureError};
 use crate::compare::LocalTable;
@@ -12,16 +14,23 @@ use crate::journal::{Journal, JournalError};
 use crate::tracker::{Doubt, Tracker};
 use sluice_client::{AgentApi, ApiError};
 use sluice_proto::cycle::TrackerKind;
-use sluice_proto::wire::{ErrorCode, GiveUp, NextReply, NextRequest, OpenRequest, RegisterRequest, Verdict};
+use sluice_proto::wire::{ErrorCode, NextRequest, RegisterRequest};
 use sluice_proto::{CycleNo, DiskId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long an order is waited for in one request, in milliseconds.
 const WAIT_MS: u64 = 20_000;
+/// The pause after a first failure.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause after a failure.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a verdict is awaited before the cycle is offered again: an appliance that was restored from an older state
+/// may have forgotten the commit.
+const VERDICT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why a disk is no longer protected by this agent.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +68,12 @@ pub struct DiskAgent {
     pub(crate) tracker: Box<dyn Tracker>,
     pub(crate) journal: Journal,
     pub(crate) table: Option<LocalTable>,
-    /// The cycle that has been committed and awaits its verdict.
-    committed: Option<CycleNo>,
+    /// The cycle that has been committed or given up and awaits its verdict, and since when.
+    committed: Option<(CycleNo, Instant)>,
+    /// The cycle that an earlier run of the agent began: what its tracker had counted is gone with it.
+    resumed: Option<CycleNo>,
+    /// When the running cycle was begun, or taken up again.
+    begun: Instant,
     stop: watch::Receiver<bool>,
 }
 
@@ -84,8 +97,8 @@ impl DiskAgent {
             let detail = size_changed(&capture.source.name(), was.0, is.0);
             return Err(DiskError::Source { disk, detail });
         }
-        let nothing_yet = identity.verified.is_none() && journal.plan().is_none();
-        let broken = doubt.filter(|_| tracker.kind() == TrackerKind::Ebpf && !nothing_yet);
+        // Also where nothing was verified yet: an initial cycle settles it.
+        let broken = doubt.filter(|_| tracker.kind() == TrackerKind::Ebpf);
         let epoch = tracker.epoch();
         journal
             .update(|identity| {
@@ -95,53 +108,57 @@ impl DiskAgent {
                 identity.epoch = Some(epoch);
             })
             .map_err(|source| DiskError::Journal { disk, source })?;
-        let api = capture.api.clone();
-        Ok(Self { capture, api, tracker, journal, table, committed: None, stop })
+        let (api, resumed) = (capture.api.clone(), journal.plan().map(|(plan, _)| plan.cycle));
+        Ok(Self { capture, api, tracker, journal, table, committed: None, resumed, begun: Instant::now(), stop })
     }
 
     fn id(&self) -> DiskId {
         self.journal.identity().disk
     }
 
-    /// Protects the disk until told to stop.
+    fn running(&self) -> Option<CycleNo> {
+        self.journal.plan().map(|(plan, _)| plan.cycle)
+    }
+
+    /// Protects the disk until told to stop, which it does at once, wherever it is: what is durable is in the journal at
+    /// every await, and the rest is done again.
     ///
     /// # Errors
     /// [`DiskError`]; other disks are not concerned.
     pub async fn run(mut self) -> Result<(), DiskError> {
-        let mut pause = Duration::from_millis(500);
-        let mut registered = false;
-        while !*self.stop.borrow() {
-            let step = async {
-                if !registered {
-                    self.register().await?;
-                    registered = true;
-                }
-                self.step().await
+        let mut stop = self.stop.clone();
+        let (mut pause, mut registered) = (PAUSE_MIN, false);
+        loop {
+            let result = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return Ok(()),
+                result = self.turn(&mut registered) => result,
             };
-            match step.await {
-                Ok(()) => pause = Duration::from_millis(500),
-                Err(error) => {
-                    self.survive(error).await?;
-                    self.sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
+            let Err(error) = result else {
+                pause = PAUSE_MIN;
+                continue;
+            };
+            if registered && code_of(&error) == Some(ErrorCode::NoSuchDisk) {
+                // The appliance was restored from a state in which it did not know the disk.
+                registered = false;
+            } else {
+                self.survive(error)?;
             }
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
         }
-        Ok(())
     }
 
-    /// Sleeps, but not longer than until told to stop.
-    async fn sleep(&mut self, pause: Duration) {
-        let stopped = async {
-            if self.stop.wait_for(|stop| *stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stopped => {}
-            () = tokio::time::sleep(pause) => {}
+    async fn turn(&mut self, registered: &mut bool) -> Result<(), CaptureError> {
+        if !*registered {
+            self.register().await?;
+            *registered = true;
         }
+        self.step().await
     }
 
     async fn register(&mut self) -> Result<(), CaptureError> {
@@ -159,168 +176,59 @@ impl DiskAgent {
 
     /// One step: finish what was begun, or ask what to do.
     async fn step(&mut self) -> Result<(), CaptureError> {
-        let running = self.journal.plan().map(|(plan, _)| plan.cycle);
+        let running = self.running();
+        let offered = |cycle| self.committed.is_some_and(|(c, at)| c == cycle && at.elapsed() < VERDICT_PATIENCE);
         if let Some(cycle) = running
-            && self.committed != Some(cycle)
+            && !offered(cycle)
         {
-            match self.ship(cycle).await {
-                // The cycle has ended otherwise: its verdict tells.
-                Err(CaptureError::Api(error)) if error.code() == Some(ErrorCode::WrongState) => {
-                    tracing::warn!(disk = %self.id(), ?cycle, %error, "the cycle can't go on");
-                    self.committed = Some(cycle);
-                }
-                result => return result,
-            }
+            return self.ship(cycle).await;
         }
-        let request = NextRequest {
-            generation: self.journal.identity().generation,
-            settled: self.journal.identity().settled,
-            running,
-            wait_ms: WAIT_MS,
-        };
-        let reply = tokio::select! {
-            biased;
-            stopped = self.stop.wait_for(|stop| *stop) => {
-                drop(stopped);
-                return Ok(());
-            }
-            reply = self.api.next(self.journal.identity().disk, request) => reply?,
-        };
+        let identity = self.journal.identity();
+        let (generation, settled) = (identity.generation, identity.settled);
+        let request = NextRequest { generation, settled, running, wait_ms: WAIT_MS };
+        let reply = self.api.next(identity.disk, request).await?;
         self.obey(reply).await
     }
 
-    async fn obey(&mut self, reply: NextReply) -> Result<(), CaptureError> {
-        if let Some(verdict) = reply.verdict {
-            return Ok(self.settle(verdict)?);
-        }
-        match reply.start {
-            Some(start) if self.journal.plan().is_none() => self.plan(start).await,
-            Some(start) => {
-                // The appliance went on without what runs here: its sectors go into the cycle that it orders.
-                tracing::warn!(disk = %self.id(), ordered = ?start.cycle, "an unfinished cycle gives way");
-                let settled = self.journal.identity().settled;
-                self.journal.failed(settled)?;
-                self.plan(start).await
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Deals with a verdict.
-    fn settle(&mut self, verdict: Verdict) -> Result<(), JournalError> {
-        let cycle = verdict.cycle();
-        let running = self.journal.plan().map(|(plan, _)| plan.cycle) == Some(cycle);
-        match verdict {
-            Verdict::Verified { manifest, .. } if running => {
-                let verified = sluice_proto::wire::CycleRef { cycle, manifest };
-                self.journal.verified(verified)?;
-                if let Some(table) = &mut self.table {
-                    table.verified(verified)?;
-                }
-                tracing::info!(disk = %self.id(), ?cycle, "verified");
-            }
-            Verdict::Failed { reason, detail, .. } if running => {
-                tracing::warn!(disk = %self.id(), ?cycle, ?reason, detail, "cycle failed; its sectors go into the next");
-                if let Some(table) = &mut self.table {
-                    table.lose();
-                }
-                if reason.is_doubt() {
-                    self.journal.update(|identity| identity.doubt = Some(detail))?;
-                }
-                self.journal.failed(cycle)?;
-            }
-            _ => self.journal.settle(cycle)?,
-        }
-        self.committed = None;
-        Ok(())
-    }
-
-    /// Ships the running cycle to its commit; a source that can't be read fails it.
-    async fn ship(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
-        let result = self.capture_and_commit(cycle).await;
-        if let Err(CaptureError::Source(error)) = &result {
-            let request = GiveUp {
-                generation: self.journal.identity().generation,
-                reason: error.reason,
-                detail: error.detail.clone(),
-            };
-            self.api.give_up(self.id(), cycle, request).await?;
-            self.committed = Some(cycle);
-            tracing::warn!(disk = %self.id(), ?cycle, %error, "cycle given up");
-            return Ok(());
-        }
-        result
-    }
-
-    async fn capture_and_commit(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
-        self.check_size().await?;
-        self.open(cycle).await?;
-        if self.journal.manifest()?.is_none() {
-            let mut table = self.table.take();
-            let with_grains = table.is_some();
-            let shipped = self
-                .capture
-                .ship(&mut self.journal, with_grains, |block| {
-                    if let Some(table) = &mut table {
-                        table.note(&block.grains);
-                    }
-                })
-                .await;
-            self.table = table;
-            shipped?;
-        }
-        let manifest = self.manifest().await?;
-        let identity = self.journal.identity();
-        self.api.commit(identity.disk, cycle, identity.generation, manifest.into()).await?;
-        self.committed = Some(cycle);
-        Ok(())
-    }
-
-    async fn check_size(&self) -> Result<(), CaptureError> {
-        let (was, is) = (self.journal.identity().size, self.capture.source.current_size().await?);
-        if was == is {
-            return Ok(());
-        }
-        let detail = size_changed(&self.capture.source.name(), was.0, is.0);
-        let reason = sluice_proto::cycle::FailReason::SourceChangedSize;
-        Err(crate::source::SourceError { reason, detail }.into())
-    }
-
-    /// Opens the cycle and learns what of it is stored.
-    async fn open(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
-        let Some((plan, bitmap)) = self.journal.plan() else { return Ok(()) };
-        let request = OpenRequest {
-            generation: self.journal.identity().generation,
-            kind: plan.kind,
-            tracker: plan.tracker,
-            sectors: bitmap.count(),
-            doubt: plan.doubt.clone(),
-        };
-        let reply = self.api.open(self.id(), cycle, request).await?;
-        let kept: std::collections::BTreeMap<u64, _> =
-            reply.stored.iter().map(|s| (s.first.0, (s.hash, s.len.0))).collect();
-        self.journal.keep_stored(|s| kept.get(&s.first) == Some(&(s.hash, s.len)));
-        if let Some((_, bitmap)) = self.journal.plan() {
-            let stored = crate::capture::stored_bytes(bitmap, self.journal.stored());
-            self.capture.counts.bytes_stored.store(stored, std::sync::atomic::Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     /// Sorts failures into those after which it goes on and those that end the disk's protection.
-    async fn survive(&mut self, error: CaptureError) -> Result<(), DiskError> {
+    fn survive(&mut self, error: CaptureError) -> Result<(), DiskError> {
         let disk = self.id();
         match error {
-            CaptureError::Journal(source) => Err(DiskError::Journal { disk, source }),
-            CaptureError::Api(source) if !source.may_pass() && source.code() != Some(ErrorCode::WrongState) => {
-                Err(DiskError::Refused { disk, source })
+            CaptureError::Journal(source) => return Err(DiskError::Journal { disk, source }),
+            CaptureError::Api(source) if !goes_on(&source) => return Err(DiskError::Refused { disk, source }),
+            CaptureError::Tracker(error) => {
+                tracing::warn!(%disk, %error, "the tracker failed; trying again, and comparing then");
+                let noted = self.doubt(error.to_string());
+                noted.map_err(|source| DiskError::Journal { disk, source })?;
             }
-            other => {
-                tracing::warn!(%disk, error = %other, "not now; trying again");
-                Ok(())
-            }
+            other => tracing::warn!(%disk, error = %other, "not now; trying again"),
         }
+        Ok(())
     }
+
+    /// Notes that the tracker's word does not suffice for the next cycle.
+    fn doubt(&mut self, why: String) -> Result<(), JournalError> {
+        self.journal.update(|identity| identity.doubt = identity.doubt.take().or(Some(why)))
+    }
+}
+
+/// Ends when the word is given; where nobody can give it any more, never.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+fn code_of(error: &CaptureError) -> Option<ErrorCode> {
+    match error {
+        CaptureError::Api(error) => error.code(),
+        _ => None,
+    }
+}
+
+/// True where the same may succeed later, or where the next order tells what has become of the cycle.
+fn goes_on(error: &ApiError) -> bool {
+    error.may_pass() || matches!(error.code(), Some(ErrorCode::WrongState | ErrorCode::NotStored))
 }
 
 fn size_changed(name: &str, was: u64, is: u64) -> String {

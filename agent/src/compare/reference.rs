@@ -1,5 +1,6 @@
 //! Where the digests to compare with come from.
 
+use super::LocalTable;
 use crate::capture::CaptureError;
 use async_trait::async_trait;
 use sluice_client::AgentApi;
@@ -46,5 +47,24 @@ impl Reference for RemoteReference {
                 return Ok(digests);
             }
         }
+    }
+}
+
+/// The target's digests, kept in the scan tracker's own table as they pass by.
+pub struct Adopting<'a> {
+    /// Where they come from.
+    pub remote: RemoteReference,
+    /// The table, where there is one.
+    pub table: Option<&'a mut LocalTable>,
+}
+
+#[async_trait]
+impl Reference for Adopting<'_> {
+    async fn part(&mut self, part: u64) -> Result<Vec<Digest>, CaptureError> {
+        let digests = self.remote.part(part).await?;
+        if let Some(table) = &mut self.table {
+            table.adopt(part, &digests);
+        }
+        Ok(digests)
     }
 }

@@ -1,16 +1,17 @@
 //! The scan tracker's own table of digests: what the target holds since the last verified cycle.
 //!
 //! It saves asking the hydrator. It is believed only while it is the table of exactly the last verified cycle; a crash
-//! at any point makes it another cycle's, and the hydrator is asked.
+//! at any point makes it another cycle's, and the hydrator is asked. Nothing that befalls it ever stops a cycle.
 
 use super::Reference;
 use crate::capture::CaptureError;
 use crate::journal::{JournalError, Records};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use sluice_proto::digests::{PART_GRAINS, ZERO_GRAIN, grain_count};
+use sluice_proto::digests::{PART_GRAINS, ZERO_GRAIN, grain_count, part_count};
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{Digest, SectorCount};
+use std::collections::BTreeSet;
 
 const TAG: &str = "digests.json";
 
@@ -22,20 +23,36 @@ struct Tag {
     verified: CycleRef,
 }
 
+/// What the notes of a cycle are laid over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The table as it is: it was compared with, and believed.
+    Kept,
+    /// Nothing: every grain will be noted or adopted.
+    Nothing,
+}
+
+/// What the running cycle has noted.
+struct Notes {
+    base: Base,
+    /// The part that is being changed.
+    open: Option<(u64, Vec<Digest>)>,
+    /// Parts whose new contents lie beside the old.
+    changed: BTreeSet<u64>,
+}
+
 /// The table of one disk.
 pub struct LocalTable {
     records: Box<dyn Records>,
     sectors: SectorCount,
-    /// The part that is being changed.
-    open: Option<(u64, Vec<Digest>)>,
-    /// Parts that were changed in the running cycle; `None` where the running cycle's changes are not all known.
-    changed: Option<Vec<u64>>,
+    /// `None` where the running cycle's changes are not all known: after it the hydrator must be asked.
+    notes: Option<Notes>,
 }
 
 impl LocalTable {
     /// The table kept in `records`, of a disk of `sectors`.
     pub fn new(records: Box<dyn Records>, sectors: SectorCount) -> Self {
-        Self { records, sectors, open: None, changed: None }
+        Self { records, sectors, notes: None }
     }
 
     /// True where the table tells what the target holds after `verified`.
@@ -45,48 +62,62 @@ impl LocalTable {
         kept.and_then(|bytes| serde_json::from_slice::<Tag>(&bytes).ok()) == Some(tag)
     }
 
-    /// A cycle begins whose every block will be noted. `whole` where it ships the whole disk, whatever was there.
-    ///
-    /// # Errors
-    /// Records that can't be written.
-    pub fn begin(&mut self, whole: bool) -> Result<(), JournalError> {
-        if whole {
-            self.records.remove(TAG)?;
-            for part in 0..grain_count(self.sectors).div_ceil(PART_GRAINS) {
-                self.records.remove(&part_name(part))?;
-            }
-        }
-        self.open = None;
-        self.changed = Some(Vec::new());
-        Ok(())
+    /// A cycle begins whose every block will be noted.
+    pub fn begin(&mut self, base: Base) {
+        self.notes = Some(Notes { base, open: None, changed: BTreeSet::new() });
     }
 
-    /// The running cycle's changes will not all be noted: after it the hydrator must be asked.
+    /// True while what is shipped is to be noted.
+    pub fn is_noting(&self) -> bool {
+        self.notes.is_some()
+    }
+
+    /// The running cycle's changes will not all be noted.
     pub fn lose(&mut self) {
-        self.open = None;
-        self.changed = None;
+        self.notes = None;
     }
 
-    /// Notes what was shipped, in ascending order. A failure loses the table, never the cycle.
+    /// Notes what was shipped, in ascending order.
     pub fn note(&mut self, grains: &[(u64, Digest)]) {
-        for (grain, digest) in grains {
-            if self.changed.is_none() {
-                return;
-            }
-            if let Err(error) = self.put(*grain, *digest) {
-                tracing::warn!(%error, "the table of digests can't be kept; the next scan asks the hydrator");
-                self.lose();
+        if let Err(error) = grains.iter().try_for_each(|(grain, digest)| self.put(*grain, *digest)) {
+            self.lost(&error);
+        }
+    }
+
+    /// Notes what the target was found to hold in a whole part.
+    pub fn adopt(&mut self, part: u64, digests: &[Digest]) {
+        if let Some(notes) = &mut self.notes {
+            notes.open = None;
+            if let Err(error) = self.save_next(part, digests) {
+                self.lost(&error);
             }
         }
+    }
+
+    /// The cycle is proven: what was noted holds.
+    pub fn verified(&mut self, verified: CycleRef) {
+        if let Err(error) = self.take_over(verified) {
+            self.lost(&error);
+        }
+    }
+
+    fn lost(&mut self, error: &JournalError) {
+        tracing::warn!(%error, "the table of digests can't be kept; the next scan asks the hydrator");
+        self.lose();
     }
 
     fn put(&mut self, grain: u64, digest: Digest) -> Result<(), JournalError> {
         let part = grain / PART_GRAINS;
-        if self.open.as_ref().is_none_or(|(open, _)| *open != part) {
+        let Some(notes) = &self.notes else { return Ok(()) };
+        if notes.open.as_ref().is_none_or(|(open, _)| *open != part) {
             self.flush()?;
-            self.open = Some((part, self.load(part)?));
+            let digests = self.so_far(part)?;
+            if let Some(notes) = &mut self.notes {
+                notes.open = Some((part, digests));
+            }
         }
-        if let Some((_, digests)) = &mut self.open
+        let open = self.notes.as_mut().and_then(|notes| notes.open.as_mut());
+        if let Some((_, digests)) = open
             && let Some(place) = digests.get_mut((grain % PART_GRAINS) as usize)
         {
             *place = digest;
@@ -94,41 +125,61 @@ impl LocalTable {
         Ok(())
     }
 
+    /// A part as it is with what the running cycle noted. A cycle that is sent again comes back to earlier parts.
+    fn so_far(&self, part: u64) -> Result<Vec<Digest>, JournalError> {
+        match &self.notes {
+            Some(notes) if notes.changed.contains(&part) => self.load(&next_name(part), part),
+            Some(notes) if notes.base == Base::Nothing => Ok(vec![ZERO_GRAIN; self.grains_in(part)]),
+            _ => self.load(&part_name(part), part),
+        }
+    }
+
     fn flush(&mut self) -> Result<(), JournalError> {
-        let (Some((part, digests)), Some(changed)) = (self.open.take(), &mut self.changed) else { return Ok(()) };
+        match self.notes.as_mut().and_then(|notes| notes.open.take()) {
+            Some((part, digests)) => self.save_next(part, &digests),
+            None => Ok(()),
+        }
+    }
+
+    fn save_next(&mut self, part: u64, digests: &[Digest]) -> Result<(), JournalError> {
         let bytes: Vec<u8> = digests.iter().flat_map(|d| d.0).collect();
         self.records.save(&next_name(part), &bytes)?;
-        changed.push(part);
+        if let Some(notes) = &mut self.notes {
+            notes.changed.insert(part);
+        }
         Ok(())
     }
 
-    /// The cycle is proven: what was noted holds.
-    ///
-    /// # Errors
-    /// Records that can't be written; the table is not believed then.
-    pub fn verified(&mut self, verified: CycleRef) -> Result<(), JournalError> {
-        if self.changed.is_none() {
-            return Ok(());
-        }
+    fn take_over(&mut self, verified: CycleRef) -> Result<(), JournalError> {
         self.flush()?;
+        let Some(notes) = self.notes.take() else { return Ok(()) };
+        let parts = part_count(self.sectors);
+        if notes.base == Base::Nothing && (0..parts).any(|part| !notes.changed.contains(&part)) {
+            return Err(JournalError("not every part of the table was noted".into()));
+        }
+        // From here until the tag stands again, nobody believes the table.
         self.records.remove(TAG)?;
-        for part in self.changed.take().unwrap_or_default() {
-            if let Some(bytes) = self.records.load(&next_name(part))? {
-                self.records.save(&part_name(part), &bytes)?;
-                self.records.remove(&next_name(part))?;
-            }
+        for part in notes.changed {
+            let missing = || JournalError(format!("{}: missing", next_name(part)));
+            let bytes = self.records.load(&next_name(part))?.ok_or_else(missing)?;
+            self.records.save(&part_name(part), &bytes)?;
+            self.records.remove(&next_name(part))?;
         }
         let tag = Tag { sectors: self.sectors, verified };
-        self.records.save(TAG, &serde_json::to_vec(&tag).unwrap_or_default())
+        let tag = serde_json::to_vec(&tag).map_err(|e| JournalError(format!("{TAG}: {e}")))?;
+        self.records.save(TAG, &tag)
     }
 
-    fn load(&self, part: u64) -> Result<Vec<Digest>, JournalError> {
-        let grains = grain_count(self.sectors).saturating_sub(part * PART_GRAINS).min(PART_GRAINS) as usize;
-        let Some(bytes) = self.records.load(&part_name(part))? else { return Ok(vec![ZERO_GRAIN; grains]) };
+    fn grains_in(&self, part: u64) -> usize {
+        grain_count(self.sectors).saturating_sub(part * PART_GRAINS).min(PART_GRAINS) as usize
+    }
+
+    fn load(&self, name: &str, part: u64) -> Result<Vec<Digest>, JournalError> {
+        let bytes = self.records.load(name)?.ok_or_else(|| JournalError(format!("{name}: missing")))?;
         let digest = |chunk: &[u8]| chunk.try_into().map(Digest).unwrap_or(ZERO_GRAIN);
-        match bytes.len() == grains * 32 {
+        match bytes.len() == self.grains_in(part) * 32 {
             true => Ok(bytes.chunks_exact(32).map(digest).collect()),
-            false => Err(JournalError(format!("{}: another length than the disk's", part_name(part)))),
+            false => Err(JournalError(format!("{name}: another length than the disk's"))),
         }
     }
 }
@@ -144,6 +195,6 @@ fn next_name(part: u64) -> String {
 #[async_trait]
 impl Reference for LocalTable {
     async fn part(&mut self, part: u64) -> Result<Vec<Digest>, CaptureError> {
-        Ok(self.load(part)?)
+        Ok(self.load(&part_name(part), part)?)
     }
 }

@@ -2,30 +2,43 @@
 
 use super::DiskAgent;
 use crate::capture::CaptureError;
-use crate::compare::{self, RemoteReference};
+use crate::compare::{self, Adopting, Base, RemoteReference};
 use crate::journal::Plan;
 use crate::tracker::Swap;
 use sluice_proto::SectorBitmap;
-use sluice_proto::cycle::{CycleKind, TrackerKind};
+use sluice_proto::cycle::{CycleKind, FailReason, TrackerKind};
 use sluice_proto::wire::{OpenRequest, Start};
 use std::sync::atomic::Ordering;
+use tokio::time::Instant;
 
 impl DiskAgent {
-    /// Begins the ordered cycle. When this returns, its plan is durable and the tracker has forgotten what it holds.
+    /// Begins the ordered cycle, or gives it up where the source or the target's digests can't be read.
     pub(super) async fn plan(&mut self, start: Start) -> Result<(), CaptureError> {
+        let cycle = start.cycle;
+        match self.begin(start).await {
+            Err(CaptureError::Source(error)) => self.give_up(cycle, error.reason, error.detail).await,
+            Err(CaptureError::Format(error)) => {
+                let detail = format!("the target's digests: {error}");
+                self.give_up(cycle, FailReason::Other, detail).await
+            }
+            result => result,
+        }
+    }
+
+    /// When this returns, the cycle's plan is durable and the tracker has forgotten what it holds.
+    async fn begin(&mut self, start: Start) -> Result<(), CaptureError> {
         self.check_size().await?;
         let counts = &self.capture.counts;
         [&counts.bytes_read, &counts.bytes_sent, &counts.bytes_stored, &counts.bytes_planned, &counts.bytes_compared]
             .into_iter()
             .for_each(|count| count.store(0, Ordering::Relaxed));
+        (self.begun, self.committed) = (Instant::now(), None);
         let swap = self.tracker.swap()?;
         match start.kind {
-            CycleKind::Initial => self.plan_all(start)?,
-            _ if self.must_compare(&start, &swap) => self.plan_differences(start, swap).await?,
-            _ => self.plan_dirty(start, swap)?,
+            CycleKind::Initial => self.plan_all(start),
+            _ if self.must_compare(&start, &swap) => self.plan_differences(start, swap).await,
+            _ => self.plan_dirty(start, swap),
         }
-        self.committed = None;
-        Ok(())
     }
 
     /// True where the tracker's word does not suffice.
@@ -38,7 +51,7 @@ impl DiskAgent {
         let plan = Plan::new(start.cycle, CycleKind::Initial, self.tracker.kind(), start.previous);
         let plan = Plan { one_instant: true, ..plan };
         if let Some(table) = &mut self.table {
-            table.begin(true)?;
+            table.begin(Base::Nothing);
         }
         self.journal.begin(plan, SectorBitmap::full(disk))?;
         self.journal.update(|identity| identity.doubt = None)?;
@@ -94,18 +107,15 @@ impl DiskAgent {
     ) -> Result<Option<SectorBitmap>, CaptureError> {
         let (Some(table), Some(verified)) = (&mut self.table, start.previous) else { return Ok(None) };
         if !allowed || !table.is_of(verified) {
-            table.begin(false)?;
-            table.lose();
             return Ok(None);
         }
         match compare::differing(&self.capture, table, start.read_rate).await {
             Ok(bitmap) => {
-                table.begin(false)?;
+                table.begin(Base::Kept);
                 Ok(Some(bitmap))
             }
             Err(CaptureError::Journal(error)) => {
                 tracing::warn!(%error, "the table of digests can't be read; asking the hydrator");
-                table.lose();
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -130,7 +140,7 @@ impl DiskAgent {
             doubt,
         };
         self.api.open(disk, start.cycle, request).await?;
-        let mut reference = RemoteReference {
+        let remote = RemoteReference {
             api: self.api.clone(),
             disk,
             cycle: start.cycle,
@@ -138,6 +148,10 @@ impl DiskAgent {
             key: identity.data_key.key(),
             sectors: self.capture.source.size().sectors_ceil(),
         };
+        if let Some(table) = &mut self.table {
+            table.begin(Base::Nothing);
+        }
+        let mut reference = Adopting { remote, table: self.table.as_mut() };
         compare::differing(&self.capture, &mut reference, start.read_rate).await
     }
 }

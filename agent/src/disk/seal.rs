@@ -3,11 +3,12 @@
 use super::DiskAgent;
 use crate::capture::CaptureError;
 use crate::compare;
+use crate::journal::{JournalError, Plan};
 use crate::source::SourceError;
 use sluice_proto::cycle::{Consistency, CycleKind, FailReason, TrackerKind};
 use sluice_proto::manifest::{Manifest, Previous, SegmentEntry};
 use sluice_proto::stream::{StreamDigest, block_count};
-use sluice_proto::{BlockNo, ByteCount};
+use sluice_proto::{BlockNo, ByteCount, SectorBitmap};
 
 impl DiskAgent {
     /// The running cycle's manifest: made once and kept, as a second one would need another nonce.
@@ -22,10 +23,15 @@ impl DiskAgent {
             CycleKind::Final => Some(compare::whole_digest(&self.capture).await?),
             _ => None,
         };
-        let consistency = self.consistency()?;
-        if plan.kind == CycleKind::Final && plan.tracker == TrackerKind::Ebpf && consistency == Consistency::Fuzzy {
+        let written = self.written_since_swap(plan.tracker)?;
+        // The digest of the whole disk holds for the instant of the swap only if nothing at all was written since.
+        if plan.kind == CycleKind::Final
+            && plan.tracker == TrackerKind::Ebpf
+            && written.as_ref().is_none_or(|sectors| !sectors.is_empty())
+        {
             return Err(self.not_at_rest().into());
         }
+        let consistency = self.consistency(&plan, &bitmap, written.as_ref());
         let mut digest = StreamDigest::default();
         self.journal.block_cvs().for_each(|cv| digest.push(cv));
         debug_assert_eq!(digest.blocks(), block_count(bitmap.count()));
@@ -60,30 +66,44 @@ impl DiskAgent {
         Ok(bytes)
     }
 
-    /// Whether what was shipped is one instant. Asked after the last read.
-    fn consistency(&mut self) -> Result<Consistency, CaptureError> {
-        let Some((plan, bitmap)) = self.journal.plan() else { return Ok(Consistency::Fuzzy) };
-        if self.capture.source.proven_at_rest() {
-            return Ok(Consistency::Crash);
+    /// What was written since the plan was made, asked after the last read; `None` where that is not known for certain.
+    fn written_since_swap(&mut self, tracker: TrackerKind) -> Result<Option<SectorBitmap>, JournalError> {
+        let tracked = tracker == TrackerKind::Ebpf && self.tracker.kind() == tracker;
+        if !tracked || self.journal.identity().doubt.is_some() {
+            return Ok(None);
         }
-        if plan.tracker == TrackerKind::Scan || self.journal.identity().doubt.is_some() {
-            return Ok(Consistency::Fuzzy);
+        match self.tracker.peek() {
+            Ok(since) => Ok(since.doubt.is_none().then_some(since.dirty)),
+            Err(error) => {
+                tracing::warn!(disk = %self.id(), %error, "the tracker failed; the next cycle compares");
+                self.doubt(error.to_string())?;
+                Ok(None)
+            }
         }
-        let since = self.tracker.peek()?;
-        // A comparison read other sectors too, at other times: then nothing at all may have been written since the swap.
-        let untouched = match plan.one_instant {
-            true => !since.dirty.intersects(bitmap),
-            false => since.dirty.is_empty(),
-        };
-        Ok(if untouched && since.doubt.is_none() { Consistency::Crash } else { Consistency::Fuzzy })
+    }
+
+    /// Whether what was shipped is one instant.
+    fn consistency(&self, plan: &Plan, bitmap: &SectorBitmap, written: Option<&SectorBitmap>) -> Consistency {
+        // What an earlier run of the agent read can't be vouched for: between the two, a file was under no lease, and a
+        // tracker's count of skipped starts began anew.
+        if self.resumed == Some(plan.cycle) {
+            return Consistency::Fuzzy;
+        }
+        let one_instant = self.capture.source.proven_at_rest()
+            || written.is_some_and(|sectors| match plan.one_instant {
+                true => !sectors.intersects(bitmap),
+                // A comparison read other sectors too, at other times: nothing at all may have been written.
+                false => sectors.is_empty(),
+            });
+        if one_instant { Consistency::Crash } else { Consistency::Fuzzy }
     }
 
     fn not_at_rest(&self) -> SourceError {
         SourceError {
             reason: FailReason::SourceNotAtRest,
             detail: format!(
-                "{}: it was written during the final cycle; stop what writes to it (unmount its file systems, shut \
-                 the machine's services down) and order the final cycle again",
+                "{}: it was written during the final cycle, or its tracking was interrupted; stop what writes to it \
+                 (unmount its file systems, shut the machine's services down) and order the final cycle again",
                 self.capture.source.name()
             ),
         }

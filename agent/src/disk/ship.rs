@@ -1,0 +1,105 @@
+//! Shipping a planned cycle to its commit, and giving up one that can't be finished.
+
+use super::DiskAgent;
+use crate::capture::{CaptureError, stored_bytes};
+use crate::source::SourceError;
+use sluice_proto::cycle::{FailReason, TrackerKind};
+use sluice_proto::wire::{ErrorCode, GiveUp, OpenRequest};
+use sluice_proto::{CycleNo, Digest};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use tokio::time::Instant;
+
+impl DiskAgent {
+    /// Ships the running cycle to its commit, or gives it up where that can't be.
+    pub(super) async fn ship(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
+        let Err(error) = self.capture_and_commit(cycle).await else { return Ok(()) };
+        match error {
+            CaptureError::Source(error) => self.give_up(cycle, error.reason, error.detail).await,
+            CaptureError::Api(error) if error.code() == Some(ErrorCode::NotStored) => {
+                // The appliance tells what it has when the cycle is opened again; the rest is sent again, and as it is
+                // read anew it needs a new manifest.
+                self.journal.drop_manifest()?;
+                Err(error.into())
+            }
+            CaptureError::Api(error) if error.code() == Some(ErrorCode::WrongState) => {
+                // It has ended, and its verdict tells how; or it stands there with another plan, which nobody may apply
+                // in the place of this one.
+                let detail = format!("the agent can't go on with it: {error}");
+                match self.give_up(cycle, FailReason::Other, detail).await {
+                    Err(CaptureError::Api(error)) if error.code() == Some(ErrorCode::WrongState) => {
+                        self.committed = Some((cycle, Instant::now()));
+                        Ok(())
+                    }
+                    given_up => given_up,
+                }
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Tells the appliance that the cycle can't be finished. Its verdict, which comes like any other, frees its sectors.
+    pub(super) async fn give_up(
+        &mut self,
+        cycle: CycleNo,
+        reason: FailReason,
+        detail: String,
+    ) -> Result<(), CaptureError> {
+        tracing::warn!(disk = %self.id(), ?cycle, ?reason, detail, "cycle given up");
+        let generation = self.journal.identity().generation;
+        self.api.give_up(self.id(), cycle, GiveUp { generation, reason, detail }).await?;
+        self.committed = Some((cycle, Instant::now()));
+        Ok(())
+    }
+
+    async fn capture_and_commit(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
+        self.check_size().await?;
+        self.open(cycle).await?;
+        if self.journal.manifest()?.is_none() {
+            let by_grains = self.journal.plan().is_some_and(|(plan, _)| plan.tracker == TrackerKind::Scan);
+            let mut table = self.table.as_mut().filter(|table| by_grains && table.is_noting());
+            let grains = table.is_some();
+            let note = |block: &crate::capture::Encoded| {
+                if let Some(table) = &mut table {
+                    table.note(&block.grains);
+                }
+            };
+            self.capture.ship(&mut self.journal, grains, note).await?;
+        }
+        let manifest = self.manifest().await?;
+        let identity = self.journal.identity();
+        self.api.commit(identity.disk, cycle, identity.generation, manifest.into()).await?;
+        self.committed = Some((cycle, Instant::now()));
+        Ok(())
+    }
+
+    pub(super) async fn check_size(&self) -> Result<(), CaptureError> {
+        let (was, is) = (self.journal.identity().size, self.capture.source.current_size().await?);
+        if was == is {
+            return Ok(());
+        }
+        let detail = super::size_changed(&self.capture.source.name(), was.0, is.0);
+        Err(SourceError { reason: FailReason::SourceChangedSize, detail }.into())
+    }
+
+    /// Opens the cycle and learns what of it is stored.
+    async fn open(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
+        let Some((plan, bitmap)) = self.journal.plan() else { return Ok(()) };
+        let request = OpenRequest {
+            generation: self.journal.identity().generation,
+            kind: plan.kind,
+            tracker: plan.tracker,
+            sectors: bitmap.count(),
+            doubt: plan.doubt.clone(),
+        };
+        let reply = self.api.open(self.id(), cycle, request).await?;
+        // Two attempts may have stored segments that begin alike.
+        let there: BTreeSet<(u64, Digest, u64)> = reply.stored.iter().map(|s| (s.first.0, s.hash, s.len.0)).collect();
+        self.journal.keep_stored(|s| there.contains(&(s.first, s.hash, s.len)));
+        if let Some((_, bitmap)) = self.journal.plan() {
+            let stored = stored_bytes(bitmap, self.journal.stored());
+            self.capture.counts.bytes_stored.store(stored, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
