@@ -8,9 +8,11 @@
 pub(crate) mod contract;
 mod error;
 mod memory;
+mod sqlite;
 
 pub use error::{RepositoryError, RepositoryErrorKind};
 pub use memory::MemoryRepository;
+pub use sqlite::SqliteRepository;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
