@@ -1,0 +1,144 @@
+//! `sluice-agent`: the command line.
+
+use crate::config::Config;
+use crate::journal::{FolderRecords, Journal};
+use crate::service;
+use crate::tracker::ebpf::EbpfTracker;
+use clap::{Parser, Subcommand};
+use sluice_client::{ClientFiles, ClientOptions, HttpsClient};
+use sluice_platform::system::OsEntropy;
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+const AFTER: &str = "\
+Examples:
+  sluice-agent run --config /etc/sluice/agent.toml
+  sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes
+
+Exit codes:
+  0  done; or ended by SIGTERM or SIGINT, what was under way goes on at the next start
+  1  could not go on; the last line says why
+  2  the command line or the configuration is wrong; nothing was started";
+
+/// Tracks what changes on this machine's disks and ships it to the appliance.
+#[derive(Debug, Parser)]
+#[command(name = "sluice-agent", version, after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Protects the disks of the configuration until it is told to end. Tracking goes on in the kernel after that.
+    #[command(after_help = "Example:\n  sluice-agent run --config /etc/sluice/agent.toml")]
+    Run {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE.toml")]
+        config: PathBuf,
+    },
+    /// Ends a disk's protection: its tracking is taken out of the kernel and its state is removed.
+    #[command(after_help = "Example:\n  sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes")]
+    Forget {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE.toml")]
+        config: PathBuf,
+        /// The disk's source, as the configuration has it.
+        #[arg(long)]
+        source: PathBuf,
+        /// Do it. Without this, only what would be removed is printed.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// The program, with the process's own arguments.
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os())
+}
+
+/// The program, with arguments of which the first is its name.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // If even that can't be printed there is nobody to tell.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let (Command::Run { config: path } | Command::Forget { config: path, .. }) = &cli.command;
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("sluice-agent: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = match cli.command {
+        Command::Run { .. } => run(&config),
+        Command::Forget { source, yes, .. } => forget(&config, &source, yes),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("sluice-agent: {error}");
+    ExitCode::from(1)
+}
+
+fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let signer = service::signing_key(&config.state, &OsEntropy::new())?;
+    let way = &config.appliance;
+    let options = ClientOptions { uploads_max: way.connections.clamp(1, 16), ..ClientOptions::default() };
+    let files = ClientFiles { authority: way.ca.clone(), certificate: way.cert.clone(), key: way.key.clone() };
+    let api = Arc::new(HttpsClient::new(&way.endpoint, &files, options)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let disks: Vec<_> = config.protections().collect();
+        let mut service = tokio::spawn(service::run(disks, api, signer, stopped));
+        tokio::select! {
+            biased;
+            ended = &mut service => return Ok(ended?),
+            signal = end_signal() => signal?,
+        }
+        tracing::info!("ending; tracking goes on, and what is under way goes on at the next start");
+        stop.send_replace(true);
+        Ok(service.await?)
+    })
+}
+
+fn forget(config: &Config, source: &Path, yes: bool) -> Result<(), Box<dyn Error>> {
+    let disk = config.protections().find(|p| p.source == source).ok_or_else(|| {
+        format!("{} is not in the configuration; name the source as it stands there", source.display())
+    })?;
+    let journal = Journal::open(Box::new(FolderRecords::open(&disk.state)?))?
+        .map_err(|_| format!("{} was never protected from here: nothing to remove", source.display()))?;
+    let pins = disk.pins.join(journal.identity().disk.to_string());
+    if !yes {
+        println!("would remove the tracking in {} and the state in {}", pins.display(), disk.state.display());
+        println!("say --yes to do it; the next protection of this disk begins anew, with a new target");
+        return Ok(());
+    }
+    EbpfTracker::detach(&pins)?;
+    drop(journal);
+    std::fs::remove_dir_all(&disk.state)?;
+    println!("{} is no longer protected", source.display());
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn end_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
