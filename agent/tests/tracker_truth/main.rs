@@ -4,6 +4,8 @@
 
 mod devices;
 mod model;
+mod pinned;
+mod ranges;
 mod raw;
 mod writers;
 
