@@ -11,6 +11,6 @@ pub mod http;
 pub mod identity;
 pub mod pki;
 pub mod repository;
-pub mod throttle;
 pub mod service;
+pub mod throttle;
 pub mod tls;

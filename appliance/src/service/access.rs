@@ -54,6 +54,14 @@ impl Inner {
 }
 
 impl Service {
+    /// Whether the disk is this agent's.
+    ///
+    /// # Errors
+    /// `Forbidden`, `NoSuchDisk`.
+    pub fn is_agent_of(&self, who: &Identity, disk: DiskId) -> Reply<()> {
+        self.inner.agents_cell(who, disk).map(|_| ())
+    }
+
     /// Whether this agent may send a body for this cycle: asked before a byte of it is read.
     ///
     /// # Errors

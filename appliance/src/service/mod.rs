@@ -24,8 +24,9 @@ mod segments;
 mod views;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub use cycle::DIGESTS_BYTES_MAX;
 pub use local::{LocalAgent, LocalHydrator, LocalOperator};
 
 use crate::repository::{LogEntry, Repository, RepositoryError};

@@ -11,7 +11,7 @@ use sluice_proto::{CycleNo, Digest, Generation};
 use std::time::Duration;
 use tokio::time::{Instant, advance};
 
-fn part(cycle: CycleNo, number: u64) -> Bytes {
+pub(crate) fn part(cycle: CycleNo, number: u64) -> Bytes {
     let header = Header {
         kind: ObjectKind::Digests,
         suite: Suite::Aes256Gcm,

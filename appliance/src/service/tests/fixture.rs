@@ -23,10 +23,10 @@ use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, Extent, Generation, Secto
 use std::sync::Arc;
 use tokio::time::Instant;
 
-pub(super) const DISK: DiskId = DiskId([7; 16]);
+pub(crate) const DISK: DiskId = DiskId([7; 16]);
 /// 12 MiB and a bit: a disk of several blocks, and no whole MiB.
-pub(super) const SIZE: ByteCount = ByteCount((12 << 20) + 512);
-pub(super) const KEY: [u8; 32] = [9; 32];
+pub(crate) const SIZE: ByteCount = ByteCount((12 << 20) + 512);
+pub(crate) const KEY: [u8; 32] = [9; 32];
 const HOUR_MS: u64 = 3_600_000;
 
 /// A wall clock that goes with tokio's.
@@ -38,24 +38,24 @@ impl Clock for TokioClock {
     }
 }
 
-pub(super) struct World {
-    pub(super) repository: Arc<MemoryRepository>,
-    pub(super) store: Arc<MemoryStore>,
+pub(crate) struct World {
+    pub(crate) repository: Arc<MemoryRepository>,
+    pub(crate) store: Arc<MemoryStore>,
     clock: Arc<TokioClock>,
     settings: Settings,
-    pub(super) service: Service,
+    pub(crate) service: Service,
 }
 
-pub(super) fn name(text: &str) -> PeerName {
+pub(crate) fn name(text: &str) -> PeerName {
     text.parse().unwrap()
 }
 
 impl World {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Settings::default()).await
     }
 
-    pub(super) async fn with(settings: Settings) -> Self {
+    pub(crate) async fn with(settings: Settings) -> Self {
         let repository = Arc::new(MemoryRepository::new());
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(TokioClock(Instant::now()));
@@ -64,32 +64,32 @@ impl World {
     }
 
     /// The appliance stops and starts again.
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.service = start(&self.repository, &self.store, &self.clock, &self.settings).await;
     }
 
-    pub(super) fn agent(&self) -> LocalAgent {
+    pub(crate) fn agent(&self) -> LocalAgent {
         LocalAgent::new(self.service.clone(), name("web-1"))
     }
 
-    pub(super) fn hydrator(&self) -> LocalHydrator {
+    pub(crate) fn hydrator(&self) -> LocalHydrator {
         LocalHydrator::new(self.service.clone(), name("main"))
     }
 
-    pub(super) fn operator(&self) -> LocalOperator {
+    pub(crate) fn operator(&self) -> LocalOperator {
         LocalOperator::new(self.service.clone(), name("anna"))
     }
 
-    pub(super) async fn register(&self) {
+    pub(crate) async fn register(&self) {
         self.agent().register(DISK, registration(DISK, Generation(1))).await.unwrap();
     }
 
-    pub(super) async fn next(&self, settled: u64, running: Option<u64>) -> NextReply {
+    pub(crate) async fn next(&self, settled: u64, running: Option<u64>) -> NextReply {
         self.agent().next(DISK, asks(settled, running, 0)).await.unwrap()
     }
 
     /// Waits for the order to begin a cycle.
-    pub(super) async fn start(&self, settled: u64) -> Start {
+    pub(crate) async fn start(&self, settled: u64) -> Start {
         loop {
             let reply = self.agent().next(DISK, asks(settled, None, 30_000)).await.unwrap();
             assert_eq!(reply.verdict, None, "an unexpected verdict");
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Ships a whole cycle of these sectors; gives it with its manifest's hash.
-    pub(super) async fn ship(&self, start: &Start, plan: &SectorBitmap, salt: u8) -> Shipment {
+    pub(crate) async fn ship(&self, start: &Start, plan: &SectorBitmap, salt: u8) -> Shipment {
         let shipment = Shipment::new(start, plan, salt);
         self.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
         for (stored, bytes) in &shipment.segments {
@@ -110,18 +110,18 @@ impl World {
         shipment
     }
 
-    pub(super) async fn put(&self, cycle: CycleNo, stored: &StoredSegment, bytes: &Bytes) -> ApiResult<StoredSegment> {
+    pub(crate) async fn put(&self, cycle: CycleNo, stored: &StoredSegment, bytes: &Bytes) -> ApiResult<StoredSegment> {
         self.agent().put_segment(DISK, cycle, Generation(1), &stored.name, bytes.clone()).await
     }
 
     /// The hydrator claims and verifies the cycle.
-    pub(super) async fn verify(&self, shipment: &Shipment) {
+    pub(crate) async fn verify(&self, shipment: &Shipment) {
         let lease = self.hydrator().claim(DISK, shipment.cycle, Generation(1)).await.unwrap().lease;
         self.hydrator().verdict(DISK, shipment.cycle, shipment.verified(lease)).await.unwrap();
     }
 
     /// A cycle from the order to the settled verdict.
-    pub(super) async fn cycle(&self, settled: u64, plan: &SectorBitmap) -> Shipment {
+    pub(crate) async fn cycle(&self, settled: u64, plan: &SectorBitmap) -> Shipment {
         let start = self.start(settled).await;
         let shipment = self.ship(&start, plan, start.cycle.0 as u8).await;
         self.verify(&shipment).await;
@@ -130,16 +130,16 @@ impl World {
         shipment
     }
 
-    pub(super) async fn phase(&self) -> sluice_proto::disk::State {
+    pub(crate) async fn phase(&self) -> sluice_proto::disk::State {
         self.repository.disks().await.unwrap()[0].phase
     }
 
-    pub(super) async fn objects(&self) -> Vec<String> {
+    pub(crate) async fn objects(&self) -> Vec<String> {
         self.service.tidied().await;
         self.store.list("").await.unwrap().into_iter().map(|object| object.key).collect()
     }
 
-    pub(super) async fn revision(&self) -> u64 {
+    pub(crate) async fn revision(&self) -> u64 {
         self.hydrator().work(WorkRequest { seen: 0, wait_ms: 0 }).await.unwrap().revision
     }
 }
@@ -160,15 +160,15 @@ async fn start(
     Service::start(ports, settings.clone()).await.unwrap()
 }
 
-pub(super) fn policy() -> PolicyView {
+pub(crate) fn policy() -> PolicyView {
     PolicyView { min_interval_ms: HOUR_MS, max_interval_ms: 12 * HOUR_MS, ..PolicyView::default() }
 }
 
-pub(super) fn asks(settled: u64, running: Option<u64>, wait_ms: u64) -> NextRequest {
+pub(crate) fn asks(settled: u64, running: Option<u64>, wait_ms: u64) -> NextRequest {
     NextRequest { generation: Generation(1), settled: CycleNo(settled), running: running.map(CycleNo), wait_ms }
 }
 
-pub(super) fn registration(disk: DiskId, generation: Generation) -> RegisterRequest {
+pub(crate) fn registration(disk: DiskId, generation: Generation) -> RegisterRequest {
     let signer = SigningKey::from_seed(&[2; 32]);
     // The same envelope each time: wrapping draws randomness, and an agent wraps once.
     static HYDRATOR: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
@@ -189,34 +189,34 @@ pub(super) fn registration(disk: DiskId, generation: Generation) -> RegisterRequ
 }
 
 /// Every sector of the disk.
-pub(super) fn whole() -> SectorBitmap {
+pub(crate) fn whole() -> SectorBitmap {
     planned(0, SIZE.sectors_ceil().0)
 }
 
 /// So many sectors from one.
-pub(super) fn planned(start: u64, len: u64) -> SectorBitmap {
+pub(crate) fn planned(start: u64, len: u64) -> SectorBitmap {
     let mut plan = SectorBitmap::new();
     plan.set(Extent::new(start, len));
     plan
 }
 
 /// A cycle as an agent makes it.
-pub(super) struct Shipment {
-    pub(super) cycle: CycleNo,
-    pub(super) open: OpenRequest,
-    pub(super) segments: Vec<(StoredSegment, Bytes)>,
-    pub(super) manifest: Bytes,
-    pub(super) hash: Digest,
-    pub(super) digest: Digest,
-    pub(super) whole_disk: Option<Digest>,
+pub(crate) struct Shipment {
+    pub(crate) cycle: CycleNo,
+    pub(crate) open: OpenRequest,
+    pub(crate) segments: Vec<(StoredSegment, Bytes)>,
+    pub(crate) manifest: Bytes,
+    pub(crate) hash: Digest,
+    pub(crate) digest: Digest,
+    pub(crate) whole_disk: Option<Digest>,
 }
 
 impl Shipment {
-    pub(super) fn new(start: &Start, plan: &SectorBitmap, salt: u8) -> Self {
+    pub(crate) fn new(start: &Start, plan: &SectorBitmap, salt: u8) -> Self {
         Self::of(DISK, Generation(1), start, plan, salt)
     }
 
-    pub(super) fn of(disk: DiskId, generation: Generation, start: &Start, plan: &SectorBitmap, salt: u8) -> Self {
+    pub(crate) fn of(disk: DiskId, generation: Generation, start: &Start, plan: &SectorBitmap, salt: u8) -> Self {
         let key = DataKey::new(KEY);
         let header = Header {
             kind: ObjectKind::Segment,
@@ -274,15 +274,15 @@ impl Shipment {
         Self { cycle: start.cycle, open, segments, manifest, hash, digest, whole_disk }
     }
 
-    pub(super) fn reference(&self) -> CycleRef {
+    pub(crate) fn reference(&self) -> CycleRef {
         CycleRef { cycle: self.cycle, manifest: self.hash }
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         Verdict::Verified { cycle: self.cycle, manifest: self.hash, target_digest: self.digest }
     }
 
-    pub(super) fn verified(&self, lease: Lease) -> VerdictRequest {
+    pub(crate) fn verified(&self, lease: Lease) -> VerdictRequest {
         VerdictRequest {
             generation: self.open.generation,
             lease,
@@ -292,7 +292,7 @@ impl Shipment {
         }
     }
 
-    pub(super) fn failed(&self, lease: Lease, reason: sluice_proto::cycle::FailReason) -> VerdictRequest {
+    pub(crate) fn failed(&self, lease: Lease, reason: sluice_proto::cycle::FailReason) -> VerdictRequest {
         let detail = "as the test wants it".into();
         let outcome = Outcome::Failed { reason, detail, bitmaps_equal: Some(false), target_digest: None };
         VerdictRequest { outcome, ..self.verified(lease) }
@@ -307,11 +307,11 @@ fn sectors(extent: &Extent) -> Vec<u8> {
 
 /// The number of a refusal.
 #[track_caller]
-pub(super) fn code<T: std::fmt::Debug>(result: ApiResult<T>) -> ErrorCode {
+pub(crate) fn code<T: std::fmt::Debug>(result: ApiResult<T>) -> ErrorCode {
     result.unwrap_err().code().unwrap()
 }
 
 /// A sector count, briefly.
-pub(super) fn sectors_of(count: u64) -> SectorCount {
+pub(crate) fn sectors_of(count: u64) -> SectorCount {
     SectorCount(count)
 }

@@ -3,8 +3,10 @@
 
 mod access;
 mod digests;
-mod fixture;
+pub(crate) mod fixture;
 mod restart;
 mod schedule;
 mod ship;
 mod verdicts;
+
+pub(crate) use digests::part as digests_part;

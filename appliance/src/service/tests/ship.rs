@@ -46,7 +46,7 @@ async fn repeats_change_nothing() {
     let view = &world.operator().cycles(DISK, 1).await.unwrap()[0];
     assert_eq!(view.bytes_sent, stored.len, "a repeat is not counted as sent");
     let reply = world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
-    assert_eq!(reply.stored, [stored.clone()]);
+    assert_eq!(reply.stored, std::slice::from_ref(stored));
     for (stored, bytes) in &shipment.segments {
         world.put(start.cycle, stored, bytes).await.unwrap();
     }

@@ -1,0 +1,78 @@
+//! Refusals as HTTP answers, and the parts of a request that every handler reads.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use sluice_proto::Generation;
+use sluice_proto::wire::{ErrorCode, WireError};
+
+/// A refusal on its way out.
+pub(super) struct Refused(pub(super) WireError);
+
+impl From<WireError> for Refused {
+    fn from(refusal: WireError) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        refused(self.0)
+    }
+}
+
+/// What a handler answers.
+pub(super) type Answered<T> = Result<T, Refused>;
+
+/// The answer that says no.
+pub(super) fn refused(refusal: WireError) -> Response {
+    let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let unread = refusal.code == ErrorCode::TooLarge;
+    let mut answer = (status, Json(refusal)).into_response();
+    if unread {
+        // What was too large to be read must not be taken for the next request.
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+pub(super) fn bad_request(what: impl std::fmt::Display) -> Refused {
+    Refused(WireError::new(ErrorCode::BadRequest, what.to_string()))
+}
+
+/// The numbers and names in a request's path.
+pub(super) struct Place<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Place<T> {
+    type Rejection = Refused;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let place = Path::from_request_parts(parts, state).await.map_err(|e| bad_request(e.body_text()))?;
+        Ok(Self(place.0))
+    }
+}
+
+/// What stands behind a request's question mark.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refused;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let asked = Query::from_request_parts(parts, state).await.map_err(|e| bad_request(e.body_text()))?;
+        Ok(Self(asked.0))
+    }
+}
+
+/// The generation that a writer of octets believes in.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InGeneration {
+    pub(super) generation: Generation,
+}
+
+/// Success with nothing more to say.
+pub(super) fn done() -> Json<serde_json::Value> {
+    Json(serde_json::Value::Object(serde_json::Map::new()))
+}

@@ -1,0 +1,138 @@
+//! Who may have a connection.
+
+use super::HttpLimits;
+use crate::identity::{Identity, PeerName, Role};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Counts connections. Clones share the count.
+#[derive(Clone)]
+pub(super) struct Gate {
+    state: Arc<Mutex<State>>,
+    handshakes_max: usize,
+    connections_max: usize,
+    per_peer_max: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those in a handshake, the oldest first.
+    shaking: BTreeMap<u64, Shaking>,
+    next: u64,
+    /// How many each address has in a handshake.
+    addresses: BTreeMap<IpAddr, usize>,
+    /// How many each peer has behind it.
+    peers: BTreeMap<(Role, PeerName), usize>,
+    seated: usize,
+}
+
+struct Shaking {
+    from: IpAddr,
+    /// Dropped to send the connection away.
+    _stay: oneshot::Sender<()>,
+}
+
+impl State {
+    fn leave(&mut self, number: u64) {
+        let Some(shaking) = self.shaking.remove(&number) else { return };
+        if let Some(count) = self.addresses.get_mut(&shaking.from) {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&shaking.from);
+            }
+        }
+    }
+
+    /// Sends the oldest connection of the address away that has most.
+    fn evict(&mut self) {
+        let Some((greedy, _)) = self.addresses.iter().max_by_key(|(_, count)| **count) else { return };
+        let oldest = self.shaking.iter().find(|(_, shaking)| shaking.from == *greedy);
+        if let Some((number, _)) = oldest {
+            self.leave(*number);
+        }
+    }
+}
+
+/// A connection in its handshake.
+pub(super) struct Handshake {
+    gate: Gate,
+    number: u64,
+    sent_away: Option<oneshot::Receiver<()>>,
+}
+
+impl Handshake {
+    /// Ends when the connection must make room.
+    pub(super) async fn sent_away(&mut self) {
+        match self.sent_away.take() {
+            // Nothing is ever sent: the sender is dropped.
+            Some(sent_away) => drop(sent_away.await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.gate.state.lock().leave(self.number);
+    }
+}
+
+/// A peer's connection.
+pub(super) struct Seat {
+    gate: Gate,
+    peer: (Role, PeerName),
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.gate.state.lock();
+        state.seated -= 1;
+        if let Some(count) = state.peers.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                state.peers.remove(&self.peer);
+            }
+        }
+    }
+}
+
+impl Gate {
+    pub(super) fn new(limits: &HttpLimits) -> Self {
+        Self {
+            state: Arc::default(),
+            handshakes_max: limits.handshakes_max.max(1),
+            connections_max: limits.connections_max.max(1),
+            per_peer_max: limits.connections_per_peer_max.max(1),
+        }
+    }
+
+    /// Lets a connection begin its handshake, if need be in the place of another.
+    pub(super) fn enter(&self, from: IpAddr) -> Handshake {
+        let mut state = self.state.lock();
+        if state.shaking.len() >= self.handshakes_max {
+            state.evict();
+        }
+        let (stay, sent_away) = oneshot::channel();
+        let number = state.next;
+        state.next += 1;
+        state.shaking.insert(number, Shaking { from, _stay: stay });
+        *state.addresses.entry(from).or_default() += 1;
+        Handshake { gate: self.clone(), number, sent_away: Some(sent_away) }
+    }
+
+    /// Gives a peer a seat, unless it has its share already or all are taken.
+    pub(super) fn seat(&self, who: &Identity) -> Option<Seat> {
+        let mut state = self.state.lock();
+        let peer = (who.role, who.name.clone());
+        let has = state.peers.get(&peer).copied().unwrap_or(0);
+        if has >= self.per_peer_max || state.seated >= self.connections_max {
+            return None;
+        }
+        state.seated += 1;
+        state.peers.insert(peer.clone(), has + 1);
+        Some(Seat { gate: self.clone(), peer })
+    }
+}

@@ -1,0 +1,106 @@
+//! Many connections at once.
+
+use super::world::*;
+use crate::http::HttpLimits;
+use crate::http::deadline::Deadline;
+use crate::identity::Role;
+use crate::service::tests::fixture::*;
+use sluice_client::AgentApi;
+use sluice_proto::Generation;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::TcpStream;
+
+/// Both ends of each connection are open files of this very process.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_that_say_nothing_stop_nobody() {
+    raise_open_files();
+    let world = Site::with(HttpLimits { handshakes_max: 256, ..HttpLimits::default() }).await;
+    let agent = world.agent();
+    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
+    let mut silent = Vec::new();
+    for at in 0..2500 {
+        let mut tcp = TcpStream::connect(world.address).await.unwrap();
+        if at % 3 == 0 {
+            // The beginning of a handshake that is never finished.
+            tcp.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).await.unwrap();
+        }
+        silent.push(tcp);
+        if at % 250 == 249 {
+            // A newcomer each time: a connection that stands already would prove less.
+            let begun = Instant::now();
+            world.client(Role::Agent, "web-2").health().await.unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(3), "a newcomer waited for {:?}", begun.elapsed());
+        }
+    }
+    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    let shipment = Shipment::new(&start, &whole(), 1);
+    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    for (stored, bytes) in &shipment.segments {
+        agent.put_segment(DISK, start.cycle, Generation(1), &stored.name, bytes.clone()).await.unwrap();
+    }
+    agent.commit(DISK, start.cycle, Generation(1), shipment.manifest).await.unwrap();
+    drop(silent);
+}
+
+#[tokio::test]
+async fn whoever_never_finishes_a_handshake_is_sent_away() {
+    let world = Site::with(quick()).await;
+    let mut tcp = TcpStream::connect(world.address).await.unwrap();
+    let begun = Instant::now();
+    let mut said = Vec::new();
+    let _ = tcp.read_to_end(&mut said).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "a half-open connection stayed {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_has_its_share_of_connections_and_no_more() {
+    let world = Site::with(HttpLimits { connections_per_peer_max: 20, ..HttpLimits::default() }).await;
+    let greedy = world.issue(Role::Agent, "web-1");
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..60 {
+        let mut stream = world.raw(&greedy).await;
+        let _ = stream.write_all(head("GET /v1/health", &[]).as_bytes()).await;
+        let mut said = [0; 12];
+        match stream.read_exact(&mut said).await {
+            Ok(_) => held.push(stream),
+            Err(_) => refused += 1,
+        }
+    }
+    assert_eq!((held.len(), refused), (20, 40));
+    world.client(Role::Agent, "web-2").health().await.unwrap();
+    world.client(Role::Operator, "web-1").health().await.unwrap();
+    drop(held);
+    // The seats are free again once the port has noticed.
+    let begun = Instant::now();
+    while world.client_of(&greedy).health().await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "seats are never given back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_its_answer_is_sent_away() {
+    let (near, mut far) = duplex(1024);
+    let mut stream = Deadline::new(near, Duration::from_secs(60));
+    let begun = tokio::time::Instant::now();
+    let error = stream.write_all(&[1; 4096]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(begun.elapsed(), Duration::from_secs(60));
+    // One that reads slowly is served on.
+    let reading = tokio::spawn(async move {
+        let mut read = 0;
+        while read < 8192 {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            read += far.read(&mut [0; 1024]).await.unwrap();
+        }
+    });
+    stream.write_all(&[1; 4096]).await.unwrap();
+    reading.abort();
+}
