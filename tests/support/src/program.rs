@@ -115,6 +115,11 @@ impl Sluice {
         self.child.try_wait().expect("a child can be asked for").is_none()
     }
 
+    /// Lets it run for `time`; `false` if it ends before.
+    pub fn runs_for(&mut self, time: Duration) -> bool {
+        self.stderr.wait_for(time, |output| output.closed.then_some(())).is_none() && self.runs()
+    }
+
     /// Asks it to end, and waits for that.
     pub fn terminate(self) -> Ended {
         self.signal("TERM");
@@ -214,7 +219,12 @@ impl Lines {
 
     /// Waits until `take` makes something of the output; `None` if that takes longer than [`PATIENCE`].
     fn wait<T>(&self, take: impl Fn(&Output) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + PATIENCE;
+        self.wait_for(PATIENCE, take)
+    }
+
+    /// The same with a limit of its own.
+    fn wait_for<T>(&self, time: Duration, take: impl Fn(&Output) -> Option<T>) -> Option<T> {
+        let end = Instant::now() + time;
         let mut output = self.lock();
         loop {
             if let Some(taken) = take(&output) {

@@ -1,0 +1,52 @@
+//! No room left where the target, or the cache, lies.
+
+use sluice_e2e::{Format, Replicate, assert_equal};
+use sluice_test_support::command::is_root;
+use sluice_test_support::devices::text;
+use sluice_test_support::mounts::SmallDisk;
+use sluice_test_support::program::Sluice;
+
+const BYTES: usize = 24 << 20;
+
+#[test]
+fn a_full_disk_fails_the_run_and_loses_nothing() {
+    if !is_root("a_full_disk_fails_the_run_and_loses_nothing") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("source.img");
+    let mut noise = vec![0; BYTES];
+    let mut state = 1_u64;
+    for chunk in noise.chunks_exact_mut(8) {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        chunk.copy_from_slice(&(state ^ (state >> 29)).to_le_bytes());
+    }
+    std::fs::write(&source, &noise).expect("a source");
+
+    // The target's disk.
+    let small = SmallDisk::new(48 << 20);
+    let filler = small.fill_but(8 << 20);
+    let target = small.path().join("target.raw");
+    let arguments = ["replicate", text(&source), text(&target), "--json"];
+    let ended = Sluice::run(&arguments);
+    assert!(ended.code().is_some_and(|code| code != 0), "{}\n{}", ended.status, ended.stderr);
+    let words = format!("{}{}", ended.stdout, ended.stderr).to_lowercase();
+    assert!(words.contains("room") || words.contains("full") || words.contains("no space"), "{words}");
+    std::fs::remove_file(filler).expect("room again");
+    let again = Sluice::run(&arguments);
+    assert_eq!(again.code(), Some(0), "with room again it goes on: {}", again.stderr);
+    assert_equal(&source, &target, Format::Raw);
+
+    // The cache's disk: one segment of what can't be compressed does not fit.
+    let small = SmallDisk::new(16 << 20);
+    let filler = small.fill_but(2 << 20);
+    let cache = format!("file://{}", text(small.path()));
+    let replicate = Replicate::new(&source, Format::Vhd, &["--cache", &cache]);
+    let ended = replicate.run();
+    assert!(ended.code().is_some_and(|code| code != 0), "{}\n{}", ended.status, ended.stderr);
+    let words = format!("{}{}", ended.stdout, ended.stderr).to_lowercase();
+    assert!(words.contains("room") || words.contains("full") || words.contains("no space"), "{words}");
+    std::fs::remove_file(filler).expect("room again");
+    replicate.must();
+    assert_equal(&source, &replicate.target(), Format::Vhd);
+}
