@@ -1,0 +1,6 @@
+//! The appliance as a program of its own.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    sluice_appliance::cli::main()
+}
