@@ -4,6 +4,7 @@ use super::Port;
 use super::answer::refused;
 use super::deadline::Deadline;
 use crate::identity::Identity;
+use crate::tls::Refusal;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 type Stream = Deadline<TlsStream<TcpStream>>;
@@ -45,12 +46,14 @@ pub(super) async fn run(port: Arc<Port>, router: Router, tcp: TcpStream, from: I
     drop(handshake);
     let (stream, who) = match shaken {
         Ok(Ok(shaken)) => shaken,
+        // Port scanners and cut lines, of which nobody is to be told.
+        Ok(Err(refusal @ Refusal::Handshake(_))) => return tracing::debug!(%from, %refusal, "no handshake"),
         Ok(Err(refusal)) => return tracing::info!(%from, %refusal, "a peer is not let in"),
         Err(_) => return tracing::debug!(%from, "a handshake took too long"),
     };
     match port.gate.seat(&who) {
         Some(_seat) => http(&port, router, Deadline::new(stream, port.limits.write_time), who).await,
-        None => tracing::warn!(%from, %who, "a peer has too many connections"),
+        None => tracing::info!(%from, %who, "a peer has too many connections"),
     }
 }
 
@@ -68,11 +71,17 @@ async fn http(port: &Arc<Port>, router: Router, stream: Stream, who: Identity) {
         .max_buf_size(limits.header_bytes_max)
         .serve_connection(TokioIo::new(stream), requests);
     let mut stopping = false;
+    let over = sleep(limits.connection_time);
+    tokio::pin!(over);
     let ended = loop {
         tokio::select! {
             biased;
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
             () = port.stopped(), if !stopping => {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            () = &mut over, if !stopping => {
                 stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }

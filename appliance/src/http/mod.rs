@@ -41,6 +41,9 @@ pub struct HttpLimits {
     pub handshake_time: Duration,
     /// Connections in all, at most; keep the limit on open files above it.
     pub connections_max: usize,
+    /// How long a connection may be used, so that it does not outlive its certificate by more; a request that runs then is
+    /// answered yet.
+    pub connection_time: Duration,
     /// Connections of one certificate's name, at most. Each disk's agent holds one open.
     pub connections_per_peer_max: usize,
     /// The longest that request headers may take to come, which is also how long an idle connection is kept.
@@ -74,6 +77,7 @@ impl Default for HttpLimits {
             handshakes_max: 1024,
             handshake_time: Duration::from_secs(10),
             connections_max: 16_384,
+            connection_time: Duration::from_secs(3600),
             connections_per_peer_max: 512,
             header_time: Duration::from_secs(60),
             header_bytes_max: 32 << 10,

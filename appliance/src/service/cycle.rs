@@ -123,8 +123,11 @@ impl Inner {
         let mut cycle = open.record.clone();
         let again = cycle.state != CycleState::Planned;
         if again {
-            // As if it had just been ordered: what was stored belongs to another plan.
-            tracing::warn!(disk = %disk.disk, cycle = %cycle.cycle, "the agent opens the cycle with another plan");
+            // As if it had just been ordered: what was stored belongs to another plan. An agent that compares opens the
+            // cycle before it knows what differs, so that this is nothing special where nothing was stored.
+            if !open.segments.is_empty() {
+                tracing::warn!(disk = %disk.disk, cycle = %cycle.cycle, "the agent opens the cycle with another plan");
+            }
             let folder = cycle_folder(disk.disk, cycle.generation, cycle.cycle);
             // A manifest may lie there whose commit was not recorded. Not by the janitor: it must be gone before the next.
             let gone = self.ports.store.delete(&format!("{folder}/{MANIFEST_NAME}")).await;

@@ -59,6 +59,26 @@ async fn whoever_never_finishes_a_handshake_is_sent_away() {
     assert!(begun.elapsed() < Duration::from_secs(4), "a half-open connection stayed {:?}", begun.elapsed());
 }
 
+#[tokio::test]
+async fn a_connection_is_kept_neither_idle_nor_for_ever() {
+    let world = Site::with(quick()).await;
+    let pair = world.issue(Role::Agent, "web-1");
+    let begun = Instant::now();
+    let mut silent = world.raw(&pair).await;
+    assert_eq!(talk(&mut silent, b"").await, "");
+    let mut idle = world.raw(&pair).await;
+    let said = talk(&mut idle, head("GET /v1/health", &[]).as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "idle connections stayed {:?}", begun.elapsed());
+    let limits = HttpLimits { connection_time: Duration::from_millis(300), ..HttpLimits::default() };
+    let world = Site::with(limits).await;
+    let begun = Instant::now();
+    let mut old = world.raw(&world.issue(Role::Agent, "web-1")).await;
+    let said = talk(&mut old, head("GET /v1/health", &[]).as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "a connection was used for {:?}", begun.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_has_its_share_of_connections_and_no_more() {
     let world = Site::with(HttpLimits { connections_per_peer_max: 20, ..HttpLimits::default() }).await;

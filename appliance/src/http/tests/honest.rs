@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::identity::Role;
+use crate::repository::Repository;
 use crate::service::tests::fixture::*;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -122,10 +123,9 @@ async fn a_stop_ends_held_requests_and_then_the_server() {
     world.service.cycle(0, &whole()).await;
     world.service.cycle(1, &planned(0, 10)).await;
     let held = tokio::spawn(async move { agent.next(DISK, asks(2, None, 30_000)).await });
-    // The held request has arrived once its disk's agent was heard again.
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(300) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    // What the agent has settled is noted before its request is held.
+    while world.service.repository.disks().await.unwrap()[0].settled != CycleNo(2) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     world.stop();
     let answer = held.await.unwrap().unwrap_err();

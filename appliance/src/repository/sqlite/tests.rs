@@ -27,7 +27,7 @@ async fn what_was_written_is_there_after_a_kill_and_after_an_orderly_end() {
     repository.close().await;
     for dir in [dir, killed] {
         let repository = open(dir.path()).await;
-        assert_eq!(repository.disks().await.unwrap(), [disk.clone()]);
+        assert_eq!(repository.disks().await.unwrap(), std::slice::from_ref(&disk));
         assert_eq!(repository.cycle(DISK, cycle.cycle).await.unwrap(), Some(cycle.clone()));
     }
 }

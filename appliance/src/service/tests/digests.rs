@@ -27,6 +27,26 @@ pub(crate) fn part(cycle: CycleNo, number: u64) -> Bytes {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_comparison_is_opened_before_it_is_known_what_differs() {
+    let world = World::new().await;
+    world.register().await;
+    world.cycle(0, &whole()).await;
+    let start = world.start(1).await;
+    let resync = sluice_proto::wire::Start { kind: sluice_proto::cycle::CycleKind::Resync, ..start };
+    let nothing_yet = Shipment::new(&resync, &planned(0, 0), 2).open;
+    world.agent().open(DISK, resync.cycle, nothing_yet).await.unwrap();
+    world.agent().digests(DISK, resync.cycle, Generation(1), 0, 0).await.unwrap();
+    let sent = part(resync.cycle, 0);
+    world.hydrator().put_digests(DISK, resync.cycle, Generation(1), 0, sent.clone()).await.unwrap();
+    let shipment = Shipment::new(&resync, &planned(0, 5000), 2);
+    world.agent().open(DISK, resync.cycle, shipment.open.clone()).await.unwrap();
+    let kept = world.agent().digests(DISK, resync.cycle, Generation(1), 0, 0).await.unwrap();
+    assert_eq!(kept, Some(sent), "digests are lost when the plan is told");
+    let shipment = world.ship(&resync, &planned(0, 5000), 2).await;
+    world.verify(&shipment).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn digests_are_ordered_waited_for_and_delivered() {
     let mut world = World::new().await;
     world.register().await;

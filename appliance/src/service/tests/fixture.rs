@@ -43,6 +43,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<MemoryStore>,
     clock: Arc<TokioClock>,
     settings: Settings,
+    pub(crate) faults: Option<Arc<super::faults::Faults>>,
     pub(crate) service: Service,
 }
 
@@ -56,16 +57,21 @@ impl World {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Self::faulty(settings, None).await
+    }
+
+    /// A world whose repository and store fail when `faults` says so.
+    pub(crate) async fn faulty(settings: Settings, faults: Option<Arc<super::faults::Faults>>) -> Self {
         let repository = Arc::new(MemoryRepository::new());
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(TokioClock(Instant::now()));
-        let service = start(&repository, &store, &clock, &settings).await;
-        Self { repository, store, clock, settings, service }
+        let service = start(&repository, &store, &clock, &settings, &faults).await;
+        Self { repository, store, clock, settings, faults, service }
     }
 
     /// The appliance stops and starts again.
     pub(crate) async fn restart(&mut self) {
-        self.service = start(&self.repository, &self.store, &self.clock, &self.settings).await;
+        self.service = start(&self.repository, &self.store, &self.clock, &self.settings, &self.faults).await;
     }
 
     pub(crate) fn agent(&self) -> LocalAgent {
@@ -149,14 +155,15 @@ async fn start(
     store: &Arc<MemoryStore>,
     clock: &Arc<TokioClock>,
     settings: &Settings,
+    faults: &Option<Arc<super::faults::Faults>>,
 ) -> Service {
     let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
-    let ports = Ports {
-        repository: Arc::clone(repository) as _,
-        store: Arc::clone(store) as _,
-        throttle: Throttle::new(Limits::default(), Arc::clone(&clock)),
-        clock,
-    };
+    let throttle = Throttle::new(Limits::default(), Arc::clone(&clock));
+    let mut ports = Ports { repository: Arc::clone(repository) as _, store: Arc::clone(store) as _, throttle, clock };
+    if let Some(faults) = faults {
+        ports.repository = super::faults::repository(ports.repository, faults);
+        ports.store = super::faults::store(ports.store, faults);
+    }
     Service::start(ports, settings.clone()).await.unwrap()
 }
 

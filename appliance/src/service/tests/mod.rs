@@ -3,6 +3,7 @@
 
 mod access;
 mod digests;
+mod faults;
 pub(crate) mod fixture;
 mod restart;
 mod schedule;
