@@ -1,11 +1,8 @@
 //! `sluice-hydrator`: the command line.
 
 use crate::apply::Environment;
-use crate::compute::Compute;
 use crate::config::Config;
 use crate::driver::Hydrator;
-use crate::progress::Progress;
-use crate::spool::Spool;
 use crate::{init, keys};
 use clap::{Parser, Subcommand};
 use sluice_client::{ClientFiles, ClientOptions, HttpsClient, HydratorApi};
@@ -127,28 +124,9 @@ fn connect(config: &Config) -> Result<Arc<dyn HydratorApi>, Box<dyn Error>> {
 
 /// Everything that a configuration names but the appliance.
 fn environment(config: &Config) -> Result<Environment, Box<dyn Error>> {
-    let key = Arc::new(keys::load(&config.key)?);
     let store = sluice_cache_store::open(&config.cache.url, &config.store_options())?;
-    let local = match store.is_local() {
-        true => None,
-        false => {
-            sluice_platform::durable::create_folder(&config.spool)?;
-            let folder = config.spool.canonicalize()?;
-            let url = format!("file://{}", folder.display());
-            Some(sluice_cache_store::open(&url, &sluice_cache_store::StoreOptions::default())?)
-        }
-    };
-    let entropy = Arc::new(OsEntropy::new());
-    Ok(Environment {
-        spool: Spool::new(store.clone(), local),
-        store,
-        key,
-        targets: Arc::new(config.local_targets(Arc::new(SystemClock), entropy.clone())),
-        entropy,
-        compute: Compute::Threads,
-        progress: Progress::new(),
-        allow_plain: false,
-    })
+    let targets = config.local_targets(Arc::new(SystemClock), Arc::new(OsEntropy::new()));
+    Ok(Environment::open(store, &config.spool, keys::load(&config.key)?, Arc::new(targets))?)
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -162,3 +140,6 @@ async fn end_signal() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

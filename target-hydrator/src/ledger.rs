@@ -20,7 +20,7 @@ const MAGIC: [u8; 8] = *b"SLUICLED";
 const VERSION: u16 = 1;
 const HEAD_BYTES: usize = 16;
 const SUM_BYTES: usize = 8;
-const LEDGER_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const LEDGER_BYTES_MAX: u64 = 64 << 20;
 const TORN_BYTES_MAX: u64 = 1 << 30;
 
 /// What a target holds and how far the hydrator has come with it.

@@ -2,14 +2,15 @@
 
 use crate::apply::TargetFactory;
 use crate::formats::Format;
-use crate::ledger::{Ledger, TargetRecord};
+use crate::ledger::{LEDGER_BYTES_MAX, LEDGER_NAME, Ledger, TargetRecord};
 use crate::state::{StateError, StateFolder, StateStore};
-use crate::target::plan::{TargetSpec, plan};
+use crate::target::plan::{TargetPlan, TargetSpec, plan};
 use crate::target::{Target, TargetError, TargetErrorKind};
 use async_trait::async_trait;
-use sluice_proto::DiskId;
+use sluice_platform::durable::read_file_if_exists;
 use sluice_proto::env::{Clock, Entropy};
 use sluice_proto::wire::Work;
+use sluice_proto::{ByteCount, DiskId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,6 +75,36 @@ impl LocalTargets {
         let (source, overwrite) = place.map_or((None, false), |place| (place.source, place.overwrite));
         Ok(TargetSpec { path: PathBuf::from(&record.path), format, size: work.size, source, overwrite })
     }
+}
+
+/// What would be done to have this target, without doing any of it: for a refusal before anything was sent, and to be
+/// shown before something is lost. Looks into the state that is there.
+///
+/// # Errors
+/// The target may not be used, or its state can't be read.
+pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError> {
+    let folder = place.state.clone().unwrap_or_else(|| state_folder(&place.path));
+    let unreadable =
+        |text: String| TargetError::new(TargetErrorKind::NotOurs, format!("state in {}: {text}", folder.display()));
+    let bytes = read_file_if_exists(&folder.join(LEDGER_NAME), LEDGER_BYTES_MAX);
+    let ledger = match bytes.map_err(|e| unreadable(e.to_string()))? {
+        Some(bytes) => Some(Ledger::decode(&bytes).map_err(unreadable)?),
+        None => None,
+    };
+    let record = ledger.as_ref().and_then(|ledger| ledger.target.as_ref());
+    if let Some(ledger) = ledger.as_ref().filter(|l| l.source_size != size && record.is_some()) {
+        let text = format!(
+            "the source has {size} bytes now, target {} was made for {}: name a new target (the whole source is sent \
+             to it)",
+            place.path.display(),
+            ledger.source_size
+        );
+        return Err(TargetError::new(TargetErrorKind::SizeChanged, text));
+    }
+    let made = record.is_some_and(|r| r.made);
+    let begun = record.is_some_and(|r| !r.made && Path::new(&r.path) == place.path);
+    let Place { path, format, overwrite, source, .. } = place.clone();
+    plan(TargetSpec { path, format, size, source, overwrite }, made, begun)
 }
 
 /// The state folder of a target at `path`, where none is named.

@@ -252,7 +252,8 @@ impl Session {
 
 fn next_batch(jobs: &mut impl Iterator<Item = Arc<Job>>) -> Vec<Arc<Job>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < BATCH_BYTES
+    // A run of zeros may be one segment: its neighbours keep the other lanes busy.
+    while (bytes < BATCH_BYTES || batch.len() < LANES)
         && batch.len() < BATCH_SEGMENTS
         && let Some(job) = jobs.next()
     {

@@ -4,7 +4,7 @@
 //! wrong here fails nothing: the commit tells which segments count, and what was not applied by then is applied then.
 
 use super::commit::{BATCH_BYTES, BATCH_SEGMENTS};
-use super::pipeline::{Pipeline, in_lanes};
+use super::pipeline::{LANES, Pipeline, in_lanes};
 use super::segment::{Cycle, Job};
 use super::session::Session;
 use super::stop::Stop;
@@ -59,7 +59,7 @@ impl Session {
     /// The segments are left to the commit.
     pub async fn stream(&mut self, work: &Work) -> Result<bool, Stop> {
         let result = self.stream_batch(work).await;
-        if result.is_err()
+        if matches!(result, Err(Stop::Fail(_)))
             && let Some(streamed) = &mut self.streamed
         {
             streamed.stopped = true;
@@ -158,7 +158,7 @@ impl Session {
 fn next_jobs(work: &Work, mut next: BlockNo, stream: SectorCount) -> Vec<Arc<Job>> {
     let stored: BTreeMap<BlockNo, &StoredSegment> = work.stored.iter().map(|s| (s.first, s)).collect();
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < BATCH_BYTES
+    while (bytes < BATCH_BYTES || batch.len() < LANES)
         && batch.len() < BATCH_SEGMENTS
         && let Some(segment) = stored.get(&next)
     {

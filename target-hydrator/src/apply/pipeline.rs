@@ -1,6 +1,6 @@
 //! Moving one cycle's segments: fetched, opened, written, read back. Several at a time, each in bounded memory.
 
-use super::segment::{Cycle, Job, Op, Opened, chaining_values, open, open_piece};
+use super::segment::{BUFFER_BYTES, Cycle, Job, Op, Opened, buffer, chaining_values, open, open_piece};
 use super::stop::Stop;
 use crate::compute::Compute;
 use crate::progress::Progress;
@@ -8,11 +8,13 @@ use crate::spool::Spool;
 use crate::target::Target;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sluice_platform::{AlignedBuf, BufPool};
+use sluice_platform::AlignedBuf;
 use sluice_proto::cycle::FailReason;
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::stream::{BlockCv, BlockHasher, Blocks, StreamDigest};
-use sluice_proto::{BLOCK_BYTES, BlockNo, ByteCount, Digest, Extent, FormatError, GRAIN_SECTORS, Sector, SectorBitmap};
+use sluice_proto::{
+    BlockNo, ByteCount, Digest, Extent, FormatError, GRAIN_SECTORS, SECTOR_BYTES, Sector, SectorBitmap,
+};
 use std::sync::Arc;
 
 /// Segments in flight: with at most 16 MiB each and as much plaintext, what bounds the hydrator's memory.
@@ -29,12 +31,6 @@ pub(crate) struct Pipeline {
     pub target: Arc<dyn Target>,
     pub compute: Compute,
     pub progress: Progress,
-    pub buffers: BufPool,
-}
-
-/// Buffers for reading back: a block for each lane.
-pub(crate) fn buffers() -> BufPool {
-    BufPool::new(LANES + 1, BLOCK_BYTES as usize)
 }
 
 /// Runs futures, [`LANES`] at a time, and gives their results in the futures' order.
@@ -95,11 +91,11 @@ impl Pipeline {
         for (position, extents) in job.blocks.iter().enumerate() {
             let mut pieces = Vec::with_capacity(extents.len());
             let mut reads = Vec::new();
-            for extent in extents {
-                let hole = holes.covers(&*self.target, *extent).await?;
-                pieces.push(Piece { extent: *extent, bytes: None });
+            for extent in extents.iter().flat_map(|extent| parts(*extent)) {
+                let hole = holes.covers(&*self.target, extent).await?;
+                pieces.push(Piece { extent, bytes: None });
                 if !hole {
-                    reads.push((pieces.len() - 1, *extent));
+                    reads.push((pieces.len() - 1, extent));
                 }
             }
             let read = |(at, extent): (usize, Extent)| {
@@ -126,7 +122,6 @@ impl Pipeline {
             target: self.target.clone(),
             compute: self.compute,
             progress: self.progress.clone(),
-            buffers: self.buffers.clone(),
         });
         let plan = SectorBitmap::full(self.cycle.sectors);
         let read = |(block, extents)| {
@@ -149,12 +144,7 @@ impl Pipeline {
     }
 
     async fn read(&self, extent: Extent) -> Result<AlignedBuf, Stop> {
-        // Small reads are many and short-lived; large ones come one to a lane and share the pool.
-        let buf = match extent.bytes().0 > BLOCK_BYTES / 8 {
-            true => self.buffers.try_take().unwrap_or_else(|| AlignedBuf::new(extent.bytes().0 as usize)),
-            false => AlignedBuf::new(extent.bytes().0 as usize),
-        };
-        Ok(self.target.read(extent, buf).await?)
+        Ok(self.target.read(extent, buffer(extent.bytes().0)).await?)
     }
 
     async fn fetch(&self, job: &Job) -> Result<Bytes, Stop> {
@@ -206,6 +196,15 @@ impl Pipeline {
 
 fn corrupt(job: &Job, error: &FormatError) -> Stop {
     Stop::format(FailReason::SegmentCorrupt, &format!("segment {}", job.name), error)
+}
+
+/// An extent in parts of a buffer each.
+fn parts(extent: Extent) -> impl Iterator<Item = Extent> {
+    let step = BUFFER_BYTES / SECTOR_BYTES;
+    (0..extent.len.0.div_ceil(step)).map(move |number| {
+        let from = number * step;
+        Extent::new(extent.start.0 + from, step.min(extent.len.0 - from))
+    })
 }
 
 struct Piece {

@@ -1,6 +1,6 @@
 //! Opening segments: checked against the plan, hashed, and turned into what is to be done to the target. No I/O.
 
-use sluice_platform::AlignedBuf;
+use sluice_platform::{AlignedBuf, BufPool};
 use sluice_proto::header::Suite;
 use sluice_proto::keys::DataKey;
 use sluice_proto::manifest::SegmentEntry;
@@ -9,9 +9,12 @@ use sluice_proto::stream::{BlockCv, BlockHasher};
 use sluice_proto::{
     BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, FormatError, FormatErrorKind, Generation, Sector, SectorCount,
 };
+use std::sync::LazyLock;
 
-/// Data that is written in one go at most.
-const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// Data that is written or read in one go at most: what a buffer of the shared pool holds.
+pub(super) const BUFFER_BYTES: u64 = 1 << 20;
+/// Less than this gets memory of its own: scattered changes are many and small.
+const POOLED_BYTES_MIN: u64 = BUFFER_BYTES / 4;
 /// Plaintext that is decoded before it is written, where a segment is decoded piece by piece.
 const STEP_BYTES: u64 = 4 << 20;
 /// Blocks that are decoded before they are written: zeros hold no plaintext.
@@ -61,6 +64,16 @@ impl Job {
     pub fn bytes(&self) -> ByteCount {
         ByteCount(self.blocks.iter().flatten().map(|e| e.bytes().0).sum())
     }
+}
+
+/// Memory for plaintext, shared by all disks of the process: as much as one of them holds at full speed.
+static BUFFERS: LazyLock<BufPool> = LazyLock::new(|| BufPool::new(40, BUFFER_BYTES as usize));
+
+/// Memory for `len` bytes: from the pool where it is worth it and one is free, so that large pieces are not given back to
+/// the allocator and asked for again all the time. It never waits: who holds buffers may need more to go on.
+pub(super) fn buffer(len: u64) -> AlignedBuf {
+    let pooled = (POOLED_BYTES_MIN..=BUFFER_BYTES).contains(&len).then(|| BUFFERS.try_take()).flatten();
+    pooled.unwrap_or_else(|| AlignedBuf::new(len as usize))
 }
 
 /// Something to do to the target.
@@ -235,8 +248,8 @@ impl Ops {
                 self.bytes += bytes.len() as u64;
             }
             (FrameData::Bytes(bytes), _) => {
-                let room = SectorCount(run_left).bytes().0.min(WRITE_BYTES_MAX).max(bytes.len() as u64);
-                let mut buf = AlignedBuf::new(room as usize);
+                let room = SectorCount(run_left).bytes().0.min(BUFFER_BYTES).max(bytes.len() as u64);
+                let mut buf = buffer(room);
                 buf.extend_from_slice(bytes);
                 self.bytes += bytes.len() as u64;
                 self.list.push(Op::Write(extent.start, buf));

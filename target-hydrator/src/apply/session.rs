@@ -3,7 +3,7 @@
 use super::accept::Facts;
 use super::commit::Committed;
 use super::initial::Streamed;
-use super::pipeline::{Pipeline, buffers};
+use super::pipeline::Pipeline;
 use super::segment::Cycle;
 use super::stop::{Failure, Stop};
 use crate::compute::Compute;
@@ -13,7 +13,8 @@ use crate::spool::Spool;
 use crate::state::{StateError, StateStore};
 use crate::target::{Target, TargetError};
 use async_trait::async_trait;
-use sluice_platform::BufPool;
+use sluice_cache_store::CacheStore;
+use sluice_platform::system::OsEntropy;
 use sluice_proto::cycle::FailReason;
 use sluice_proto::env::Entropy;
 use sluice_proto::header::Suite;
@@ -21,6 +22,7 @@ use sluice_proto::keys::{DataKey, HydratorKey};
 use sluice_proto::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, cycle_folder};
 use sluice_proto::wire::{CycleRef, Outcome, Work};
 use sluice_proto::{Digest, SectorCount};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Says which target a disk has, and makes or opens it.
@@ -48,7 +50,7 @@ pub struct Environment {
     /// Segments and manifests.
     pub spool: Spool,
     /// The cache store itself, for manifests.
-    pub store: Arc<dyn sluice_cache_store::CacheStore>,
+    pub store: Arc<dyn CacheStore>,
     /// The hydrator's own key.
     pub key: Arc<HydratorKey>,
     /// Which disk goes where.
@@ -61,6 +63,50 @@ pub struct Environment {
     pub progress: Progress,
     /// Whether cycles that are not sealed are taken: only where agent and hydrator are one process.
     pub allow_plain: bool,
+}
+
+impl Environment {
+    /// The surroundings of a real hydrator. Segments of a store that is far away are kept below `spool` meanwhile.
+    ///
+    /// # Errors
+    /// The spool folder can't be used.
+    pub fn open(
+        store: Arc<dyn CacheStore>,
+        spool: &Path,
+        key: HydratorKey,
+        targets: Arc<dyn TargetFactory>,
+    ) -> Result<Self, StateError> {
+        let local = if store.is_local() { None } else { Some(spool_folder(spool)?) };
+        Ok(Self {
+            spool: Spool::new(store.clone(), local),
+            store,
+            key: Arc::new(key),
+            targets,
+            entropy: Arc::new(OsEntropy::new()),
+            compute: Compute::Threads,
+            progress: Progress::new(),
+            allow_plain: false,
+        })
+    }
+}
+
+fn spool_folder(folder: &Path) -> Result<Arc<dyn CacheStore>, StateError> {
+    sluice_platform::durable::create_folder(folder)?;
+    let failed = |e: &dyn std::fmt::Display| StateError::new(format!("spool folder {}: {e}", folder.display()));
+    let whole = std::path::absolute(folder).map_err(|e| failed(&e))?;
+    let url = url_of(&whole);
+    sluice_cache_store::open(&url, &sluice_cache_store::StoreOptions::default()).map_err(|e| failed(&e))
+}
+
+/// The folder as a `file:` URL: what a URL gives a meaning of its own is escaped.
+fn url_of(folder: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
+    let escaped = folder.as_os_str().as_bytes().iter().map(|b| match plain(*b) {
+        true => char::from(*b).to_string(),
+        false => format!("%{b:02X}"),
+    });
+    std::iter::once("file://".to_owned()).chain(escaped).collect()
 }
 
 /// What a cycle came to, as it is reported.
@@ -80,7 +126,6 @@ pub struct Session {
     pub(crate) file: LedgerFile,
     pub(super) target: Option<Arc<dyn Target>>,
     pub(super) streamed: Option<Streamed>,
-    pub(super) buffers: BufPool,
 }
 
 impl Session {
@@ -91,7 +136,7 @@ impl Session {
     pub async fn open(env: Environment, work: &Work) -> Result<Self, StateError> {
         let store = env.targets.state(work).await?;
         let file = LedgerFile::open(store, work.disk, work.size).await?;
-        Ok(Self { env, file, target: None, streamed: None, buffers: buffers() })
+        Ok(Self { env, file, target: None, streamed: None })
     }
 
     /// What the hydrator knows of the target.
@@ -240,13 +285,16 @@ impl Session {
             target,
             compute: self.env.compute,
             progress: self.env.progress.clone(),
-            buffers: self.buffers.clone(),
         })
     }
 
     /// Brings the ledger in line with a failed cycle: what it wrote stays marked until a later cycle brings it again.
     async fn note_failure(&mut self, work: &Work, failure: &Failure) -> Result<(), StateError> {
         self.streamed = None;
+        if failure.reason == FailReason::TargetChanged {
+            // Another file may be under its name: it is opened again.
+            self.target = None;
+        }
         let ledger = &mut self.file.ledger;
         let before = ledger.clone();
         if let State::Applying { cycle } = ledger.state

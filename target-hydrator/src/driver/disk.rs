@@ -27,6 +27,8 @@ enum Next {
 /// A verdict that the appliance does not have yet.
 struct Pending {
     cycle: CycleNo,
+    /// As the work named it.
+    manifest: Option<Digest>,
     generation: Generation,
     lease: Lease,
     report: Report,
@@ -71,7 +73,11 @@ impl DiskTask {
                 }
                 Next::Retry(why) => {
                     tracing::warn!(disk = %self.disk, "{why}; trying again");
-                    pause.wait().await;
+                    tokio::select! {
+                        biased;
+                        changed = work.changed() => if changed.is_err() { return },
+                        () = pause.wait() => {}
+                    }
                 }
                 Next::Lost => {
                     tracing::warn!(disk = %self.disk, "another hydrator has taken this disk over; leaving it alone");
@@ -83,7 +89,7 @@ impl DiskTask {
     }
 
     async fn step(&mut self, work: &Work) -> Next {
-        if self.pending.as_ref().is_some_and(|p| (p.cycle, p.report.manifest) != (work.cycle, work.manifest)) {
+        if self.pending.as_ref().is_some_and(|p| (p.cycle, p.manifest) != (work.cycle, work.manifest)) {
             self.pending = None;
         }
         if self.pending.is_some() {
@@ -128,12 +134,12 @@ impl DiskTask {
         let Some(session) = &mut self.session else { return Next::Go };
         match session.apply(work).await {
             Err(why) => Next::Retry(why),
-            Ok(mut report) => {
+            Ok(report) => {
                 if let Outcome::Failed { reason, detail, .. } = &report.outcome {
                     tracing::error!(disk = %self.disk, cycle = work.cycle.0, %reason, "the cycle failed: {detail}");
                 }
-                report.manifest = work.manifest;
-                self.pending = Some(Pending { cycle: work.cycle, generation: work.generation, lease, report });
+                let (cycle, manifest, generation) = (work.cycle, work.manifest, work.generation);
+                self.pending = Some(Pending { cycle, manifest, generation, lease, report });
                 self.report(work).await
             }
         }
@@ -196,12 +202,9 @@ impl DiskTask {
         match session.stream(work).await {
             Ok(true) => Next::Go,
             Ok(false) => Next::Rest,
-            Err(stop) => {
-                let why = match stop {
-                    Stop::Later(why) => why,
-                    Stop::Fail(failure) => failure.detail,
-                };
-                tracing::warn!(disk = %self.disk, "not applied ahead of the commit: {why}");
+            Err(Stop::Later(why)) => Next::Retry(why),
+            Err(Stop::Fail(failure)) => {
+                tracing::warn!(disk = %self.disk, "not applied ahead of the commit: {}", failure.detail);
                 Next::Rest
             }
         }

@@ -1,5 +1,7 @@
 //! The whole hydrator on real files, with an appliance that a test plays.
 
+mod targets;
+
 use super::*;
 use crate::apply::TargetFactory;
 use crate::compute::Compute;
@@ -168,77 +170,38 @@ async fn a_target_that_somebody_wrote_to_is_compared_and_healed() {
     running.end().await;
 }
 
-#[tokio::test]
-async fn a_disk_in_trouble_does_not_stop_another() {
+#[tokio::test(start_paused = true)]
+async fn digests_come_in_parts_skip_holes_and_keep_to_their_rate() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(MemoryStore::new());
-    let (mut good, mut bad) = (Source::new(SIZE, 81, store.clone()), Source::new(SIZE, 82, store));
-    bad.hydrator = good.hydrator.clone();
-    let precious = folder.path().join("precious.raw");
-    std::fs::write(&precious, b"precious").expect("written");
-    let path = folder.path().join("good.raw");
-    let named = [(bad.disk, place(precious.clone(), Format::Raw)), (good.disk, place(path.clone(), Format::Raw))];
-    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(OsEntropy::new()));
-    let targets = LocalTargets { named: named.into(), any: None, folder: None, clock, entropy };
-    let api = Arc::new(FakeApi::default());
-    let running = Running::start(environment(&good, Arc::new(targets)), &api);
-    let plan = bad.full();
-    let trouble = bad.ship(CycleKind::Initial, 1, plan, None).await;
-    api.give(trouble.work.clone());
-    let plan = good.full();
-    let fine = good.ship(CycleKind::Initial, 1, plan, None).await;
-    verified(&api, &fine).await;
-    let verdict = verdict(&api, &trouble).await;
-    let Outcome::Failed { reason, detail, .. } = verdict.outcome else { panic!("{:?}", verdict.outcome) };
-    assert_eq!(reason, FailReason::TargetWrite);
-    assert!(detail.contains("exists and was not made by Sluice"), "{detail}");
-    assert_eq!(std::fs::read(&precious).expect("there"), b"precious");
-    running.end().await;
-}
-
-#[tokio::test]
-async fn two_hydrators_never_share_a_target() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("target.raw");
-    let mut source = Source::new(SIZE, 83, Arc::new(MemoryStore::new()));
-    let plan = source.full();
-    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
-    let targets = || local(place(path.clone(), Format::Raw));
-    let _owner = crate::apply::Session::open(environment(&source, targets()), &first.work).await.expect("the first");
-    let error = crate::apply::Session::open(environment(&source, targets()), &first.work).await.err();
-    let error = error.expect("refused").to_string();
-    assert!(error.contains("another sluice"), "{error}");
-}
-
-#[tokio::test]
-async fn a_full_file_system_fails_the_cycle_and_loses_nothing() {
-    let Some(small) = sluice_test_support::SmallFs::mount(8 << 20) else {
-        panic!("this test mounts a small file system: run it as root");
-    };
-    let path = small.path().join("target.raw");
-    let mut source = Source::new(SIZE + (4 << 20), 84, Arc::new(MemoryStore::new()));
-    source.bytes.fill(0);
-    let api = Arc::new(FakeApi::default());
-    let mut place = place(path.clone(), Format::Raw);
-    let states = tempfile::tempdir().expect("a folder");
-    place.state = Some(states.path().join("state"));
-    let running = Running::start(environment(&source, local(place)), &api);
-    let plan = source.full();
-    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
-    let last = verified(&api, &first).await;
-    let fill = |source: &mut Source, sectors| source.scribble(&[Extent::new(0, sectors)]);
-    let mut plan = fill(&mut source, 22 << 10);
-    let delta = source.ship(CycleKind::Delta, 2, plan.clone(), Some(last)).await;
-    let verdict = verdict(&api, &delta).await;
-    let Outcome::Failed { reason, detail, .. } = verdict.outcome else { panic!("{:?}", verdict.outcome) };
-    assert_eq!(reason, FailReason::TargetFull, "{detail}");
-    // The source shrank in the meantime; the next cycle brings the same sectors and fits.
-    source.bytes.fill(0);
-    plan.union_with(&fill(&mut source, 100));
-    let delta = source.ship(CycleKind::Delta, 3, plan, Some(last)).await;
-    verified(&api, &delta).await;
-    assert_equal(&source, &path, Format::Raw).await;
-    running.end().await;
+    let path = folder.path().join("large.raw");
+    let source = Source::new(4096, 91, Arc::new(MemoryStore::new()));
+    let mut work = source.work(CycleKind::Resync, 1, sluice_proto::SectorCount(0), None);
+    work.size = sluice_proto::ByteCount(9 << 30);
+    work.read_rate = Some(1 << 20);
+    let mut environment = environment(&source, local(place(path.clone(), Format::Raw)));
+    environment.compute = Compute::Inline;
+    let mut session = crate::apply::Session::open(environment, &work).await.expect("opened");
+    // The first time makes the target, all of it a hole.
+    let api = FakeApi::default();
+    let start = tokio::time::Instant::now();
+    session.digests(&work, &api).await.expect("delivered");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let data = vec![5; GRAIN_BYTES as usize];
+    let file = std::fs::File::options().write(true).open(&path).expect("there");
+    std::os::unix::fs::FileExt::write_all_at(&file, &data, (8 << 30) + GRAIN_BYTES).expect("written");
+    session.digests(&work, &api).await.expect("delivered");
+    assert!(start.elapsed() >= Duration::from_millis(50), "{:?}", start.elapsed());
+    let sectors = work.size.sectors_ceil();
+    let mut table = Vec::new();
+    for part in 0..2 {
+        let bytes = api.part_of(work.disk, work.cycle, part).await;
+        table.extend(open_part(&bytes, &source.key, part, sectors).expect("ours").1);
+    }
+    assert_eq!(table.len() as u64, (9 << 30) / GRAIN_BYTES);
+    let at = ((8 << 30) / GRAIN_BYTES + 1) as usize;
+    assert_eq!(table[at], grain_digest(&data));
+    assert!(table.iter().enumerate().all(|(number, digest)| number == at || digest.0 == [0; 32]));
+    assert_eq!(session.ledger().compared, Some(work.cycle));
 }
 
 #[tokio::test(start_paused = true)]

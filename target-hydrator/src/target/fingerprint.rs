@@ -1,7 +1,9 @@
 //! How a target that someone else changed is told from one that was left alone.
 
 use serde::{Deserialize, Serialize};
+use sluice_platform::device::is_same_file;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 /// What of a target changes when somebody writes to it or puts another file in its place. Taken after each flush and
 /// kept in the ledger. A block device has no times of its own: only its size tells there, and a scrub finds the rest.
@@ -19,7 +21,13 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    pub(super) fn of(file: &std::fs::File, size: u64) -> std::io::Result<Self> {
+    /// Of an open file, or of whatever has been put under its name since.
+    pub(super) fn of(file: &std::fs::File, path: &Path, size: u64) -> std::io::Result<Self> {
+        if !is_same_file(file, path) {
+            return Ok(path
+                .metadata()
+                .map_or_else(|_| Self::default(), |other| Self { inode: other.ino(), ..Self::default() }));
+        }
         let facts = file.metadata()?;
         if facts.file_type().is_block_device() {
             return Ok(Self { size, ..Self::default() });

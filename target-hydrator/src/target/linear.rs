@@ -104,7 +104,7 @@ impl Target for LinearTarget {
 /// Asks the file system about the open file.
 pub(super) fn fingerprint(file: &DirectFile) -> Result<Fingerprint, TargetError> {
     let size = file.size()?.0;
-    Fingerprint::of(file.file(), size).map_err(|e| {
+    Fingerprint::of(file.file(), file.path(), size).map_err(|e| {
         TargetError::caused(TargetErrorKind::Io, format!("cannot query target {}: {e}", file.path().display()), e)
     })
 }

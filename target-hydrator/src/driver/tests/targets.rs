@@ -1,0 +1,166 @@
+//! Targets that are no plain new files, or not the hydrator's alone.
+
+use super::*;
+use crate::targets::preview;
+use sluice_test_support::devices::Loop;
+
+#[tokio::test]
+async fn a_disk_in_trouble_does_not_stop_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(MemoryStore::new());
+    let (mut good, mut bad) = (Source::new(SIZE, 81, store.clone()), Source::new(SIZE, 82, store));
+    bad.hydrator = good.hydrator.clone();
+    let precious = folder.path().join("precious.raw");
+    std::fs::write(&precious, b"precious").expect("written");
+    let path = folder.path().join("good.raw");
+    let named = [(bad.disk, place(precious.clone(), Format::Raw)), (good.disk, place(path.clone(), Format::Raw))];
+    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(OsEntropy::new()));
+    let targets = LocalTargets { named: named.into(), any: None, folder: None, clock, entropy };
+    let api = Arc::new(FakeApi::default());
+    let running = Running::start(environment(&good, Arc::new(targets)), &api);
+    let plan = bad.full();
+    let trouble = bad.ship(CycleKind::Initial, 1, plan, None).await;
+    api.give(trouble.work.clone());
+    let plan = good.full();
+    let fine = good.ship(CycleKind::Initial, 1, plan, None).await;
+    verified(&api, &fine).await;
+    let verdict = verdict(&api, &trouble).await;
+    let Outcome::Failed { reason, detail, .. } = verdict.outcome else { panic!("{:?}", verdict.outcome) };
+    assert_eq!(reason, FailReason::TargetWrite);
+    assert!(detail.contains("exists and was not made by Sluice"), "{detail}");
+    assert_eq!(std::fs::read(&precious).expect("there"), b"precious");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn two_hydrators_never_share_a_target() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("target.raw");
+    let mut source = Source::new(SIZE, 83, Arc::new(MemoryStore::new()));
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let targets = || local(place(path.clone(), Format::Raw));
+    let _owner = crate::apply::Session::open(environment(&source, targets()), &first.work).await.expect("the first");
+    let error = crate::apply::Session::open(environment(&source, targets()), &first.work).await.err();
+    let error = error.expect("refused").to_string();
+    assert!(error.contains("another sluice"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_file_system_fails_the_cycle_and_loses_nothing() {
+    let Some(small) = sluice_test_support::SmallFs::mount(8 << 20) else {
+        eprintln!("not root: a small file system can't be mounted, nothing was tested");
+        return;
+    };
+    let path = small.path().join("target.raw");
+    let mut source = Source::new(SIZE + (4 << 20), 84, Arc::new(MemoryStore::new()));
+    source.bytes.fill(0);
+    let api = Arc::new(FakeApi::default());
+    let mut place = place(path.clone(), Format::Raw);
+    let states = tempfile::tempdir().expect("a folder");
+    place.state = Some(states.path().join("state"));
+    let running = Running::start(environment(&source, local(place)), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let last = verified(&api, &first).await;
+    let fill = |source: &mut Source, sectors| source.scribble(&[Extent::new(0, sectors)]);
+    let mut plan = fill(&mut source, 22 << 10);
+    let delta = source.ship(CycleKind::Delta, 2, plan.clone(), Some(last)).await;
+    let verdict = verdict(&api, &delta).await;
+    let Outcome::Failed { reason, detail, .. } = verdict.outcome else { panic!("{:?}", verdict.outcome) };
+    assert_eq!(reason, FailReason::TargetFull, "{detail}");
+    // The source shrank in the meantime; the next cycle brings the same sectors and fits.
+    source.bytes.fill(0);
+    plan.union_with(&fill(&mut source, 100));
+    let delta = source.ship(CycleKind::Delta, 3, plan, Some(last)).await;
+    verified(&api, &delta).await;
+    assert_equal(&source, &path, Format::Raw).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn another_file_under_the_name_of_the_target_is_noticed_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("target.raw");
+    let mut source = Source::new(SIZE, 88, Arc::new(MemoryStore::new()));
+    let api = Arc::new(FakeApi::default());
+    let running = Running::start(environment(&source, local(place(path.clone(), Format::Raw))), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let last = verified(&api, &first).await;
+    // A copy with the same bytes and times, renamed over it: only the inode tells.
+    let copied = std::process::Command::new("cp").arg("-p").arg(&path).arg(folder.path().join("copy")).status();
+    assert!(copied.expect("cp runs").success());
+    let moved = std::process::Command::new("mv").arg(folder.path().join("copy")).arg(&path).status();
+    assert!(moved.expect("mv runs").success());
+    let plan = source.scribble(&[Extent::new(1, 1)]);
+    let delta = source.ship(CycleKind::Delta, 2, plan.clone(), Some(last)).await;
+    let before = std::fs::read(&path).expect("there");
+    let verdict = verdict(&api, &delta).await;
+    assert!(matches!(verdict.outcome, Outcome::Failed { reason: FailReason::TargetChanged, .. }), "{verdict:?}");
+    assert_eq!(std::fs::read(&path).expect("there"), before);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_block_device_follows_its_source() {
+    for sector in [512, 4096] {
+        a_device_follows_its_source(sector).await;
+    }
+}
+
+async fn a_device_follows_its_source(sector: u32) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: no loop device to be had, nothing was tested");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = Loop::new(folder.path(), "disk", 12 << 20, sector);
+    // Something else was on it before.
+    std::fs::write(device.path(), vec![0xaa; 12 << 20]).expect("written");
+    let states = tempfile::tempdir().expect("a folder");
+    let mut source = Source::new(SIZE, 89, Arc::new(MemoryStore::new()));
+    let api = Arc::new(FakeApi::default());
+    let mut place = place(device.path().to_path_buf(), Format::Raw);
+    place.state = Some(states.path().join("state"));
+    let error = preview(&place, sluice_proto::ByteCount(SIZE)).expect_err("it is not ours").to_string();
+    assert!(error.contains("--yes"), "{error}");
+    place.overwrite = true;
+    let running = Running::start(environment(&source, local(place.clone())), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let last = verified(&api, &first).await;
+    assert_equal(&source, device.path(), Format::Raw).await;
+    let plan = source.scribble(&[Extent::new(1, 1), Extent::new(source.sectors().0 - 1, 1)]);
+    let delta = source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
+    verified(&api, &delta).await;
+    assert_equal(&source, device.path(), Format::Raw).await;
+    running.end().await;
+    let too_large = preview(&Place { state: None, ..place }, sluice_proto::ByteCount(13 << 20)).expect_err("too small");
+    assert!(too_large.to_string().contains("at least as large"), "{too_large}");
+}
+
+#[tokio::test]
+async fn a_preview_tells_what_would_be_done() {
+    use crate::target::plan::Action;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("target.raw");
+    let place = place(path.clone(), Format::Raw);
+    let size = sluice_proto::ByteCount(SIZE);
+    assert_eq!(preview(&place, size).expect("new").action, Action::Create);
+    assert!(!path.exists() && !crate::targets::state_folder(&path).exists());
+    let mut source = Source::new(SIZE, 90, Arc::new(MemoryStore::new()));
+    let api = Arc::new(FakeApi::default());
+    let running = Running::start(environment(&source, local(place.clone())), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    verified(&api, &first).await;
+    running.end().await;
+    assert_eq!(preview(&place, size).expect("ours").action, Action::Open);
+    let error = preview(&place, sluice_proto::ByteCount(SIZE + 512)).expect_err("another size").to_string();
+    assert!(error.contains("name a new target"), "{error}");
+    std::fs::remove_file(&path).expect("removed");
+    assert!(preview(&place, size).expect_err("gone").to_string().contains("is gone"));
+    std::fs::write(crate::targets::state_folder(&path).join("ledger"), b"SLUICLED\x09\0").expect("written");
+    assert!(preview(&place, size).expect_err("damaged").to_string().contains("ledger"));
+}
