@@ -14,19 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// What is known of a cycle.
-struct Cycle {
-    opened: Instant,
-    committed: Option<Instant>,
-}
-
 struct Inner {
+    begun: Instant,
     disk: ModelDisk,
     medium: Medium,
     agent: Files,
     key: DataKey,
-    cycles: BTreeMap<CycleNo, Cycle>,
-    manifests: BTreeMap<Digest, Manifest>,
+    /// Manifests, and when each was first sent.
+    manifests: BTreeMap<Digest, (Manifest, Instant)>,
     judged: BTreeSet<Digest>,
     /// What the target was last proven to hold.
     proven: Option<Vec<u64>>,
@@ -76,11 +71,11 @@ impl Checker {
     /// Judges what happens between this disk and this medium.
     pub fn new(disk: ModelDisk, medium: Medium, agent: Files, key: DataKey) -> Self {
         Self(Arc::new(Mutex::new(Inner {
+            begun: Instant::now(),
             disk,
             medium,
             agent,
             key,
-            cycles: BTreeMap::new(),
             manifests: BTreeMap::new(),
             judged: BTreeSet::new(),
             proven: None,
@@ -92,9 +87,10 @@ impl Checker {
 
     /// Notes an event in the trace.
     pub fn note(&self, what: &str) {
-        let text = format!("{:?} {what}", Instant::now());
-        tracing::debug!("{what}");
-        self.0.lock().trace.add(&text.replace(|c: char| !c.is_ascii_alphanumeric() && c != ' ' && c != '.', "_"));
+        let mut inner = self.0.lock();
+        let text = format!("{} ms {what}", inner.begun.elapsed().as_millis());
+        tracing::debug!("{text}");
+        inner.trace.add(&text);
     }
 
     /// A promise was broken.
@@ -102,12 +98,6 @@ impl Checker {
         let what = what.into();
         tracing::error!("VIOLATION {what}");
         self.0.lock().violations.push(what);
-    }
-
-    /// The agent opens a cycle.
-    pub fn opened(&self, cycle: CycleNo) {
-        let opened = Instant::now();
-        self.0.lock().cycles.entry(cycle).or_insert(Cycle { opened, committed: None });
     }
 
     /// The agent sends a segment: none of its blocks may be journalled as stored already.
@@ -135,11 +125,8 @@ impl Checker {
         self.note(&format!("commit {}", cycle.0));
         let mut inner = self.0.lock();
         let manifest = Manifest::decode(bytes, &inner.key);
-        if let Some(known) = inner.cycles.get_mut(&cycle) {
-            known.committed.get_or_insert(Instant::now());
-        }
         match manifest {
-            Ok(manifest) => _ = inner.manifests.insert(Digest::of(bytes), manifest),
+            Ok(manifest) => _ = inner.manifests.entry(Digest::of(bytes)).or_insert((manifest, Instant::now())),
             Err(error) => inner.violations.push(format!("{cycle:?}: manifest: {error}")),
         }
     }
@@ -150,16 +137,15 @@ impl Checker {
         if !self.0.lock().judged.insert(manifest) {
             return;
         }
-        let Some(found) = self.0.lock().manifests.get(&manifest).cloned() else {
+        let Some((found, committed)) = self.0.lock().manifests.get(&manifest).cloned() else {
             return self.violation(format!("{cycle:?}: verified a manifest that no agent made"));
         };
         let (disk, medium) = {
             let inner = self.0.lock();
             (inner.disk.clone(), inner.medium.clone())
         };
-        let times = self.0.lock().cycles.get(&cycle).map(|c| (c.opened, c.committed.unwrap_or(c.opened)));
-        let Some((opened, committed)) = times else { return };
-        let Some(swap) = disk.swap_before(opened) else { return self.violation("a cycle without a swap") };
+        // Nothing swaps between a plan and its commit: the last swap before is the plan's.
+        let Some(swap) = disk.swap_before(committed) else { return self.violation("a cycle without a swap") };
         let contents = medium.contents();
         let mut values = Vec::new();
         for (sector, bytes) in contents.chunks(512).enumerate() {

@@ -91,7 +91,6 @@ impl AgentApi for Wire<LocalAgent> {
         .await
     }
     async fn open(&self, disk: DiskId, cycle: CycleNo, request: OpenRequest) -> ApiResult<OpenReply> {
-        self.checker.opened(cycle);
         self.call(|peer| {
             let request = request.clone();
             async move { peer.open(disk, cycle, request).await }

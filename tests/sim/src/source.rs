@@ -162,7 +162,8 @@ impl ModelDisk {
     pub fn held(&self, sector: u64, value: u64, from: Instant, to: Instant) -> bool {
         let inner = self.0.lock();
         let history = &inner.history[sector as usize];
-        let at_from = history.partition_point(|(at, _)| *at <= from).saturating_sub(1);
+        // Several things happen in one tick of the clock: all of its values count.
+        let at_from = history.partition_point(|(at, _)| *at < from).saturating_sub(1);
         history[at_from..].iter().take_while(|(at, _)| *at <= to).any(|(_, v)| *v == value)
     }
 
@@ -171,7 +172,7 @@ impl ModelDisk {
         let mut inner = self.0.lock();
         inner.swaps.retain(|s| s.at >= at);
         for history in &mut inner.history {
-            let keep = history.partition_point(|(t, _)| *t <= at).saturating_sub(1);
+            let keep = history.partition_point(|(t, _)| *t < at).saturating_sub(1);
             history.drain(..keep);
         }
     }
