@@ -10,7 +10,7 @@ use sluice_cache_store::CacheStore;
 use sluice_platform::lock::StateLock;
 use sluice_platform::system::SystemClock;
 use std::error::Error;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -23,7 +23,11 @@ const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
 /// Runs the appliance until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     raise_open_files();
     sluice_platform::durable::create_folder(&config.state)?;
     let _lock = StateLock::take(&config.state)?;
