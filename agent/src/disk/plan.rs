@@ -33,12 +33,31 @@ impl DiskAgent {
             .into_iter()
             .for_each(|count| count.store(0, Ordering::Relaxed));
         (self.begun, self.committed) = (Instant::now(), None);
+        self.check_history(&start)?;
         let swap = self.tracker.swap()?;
         match start.kind {
             CycleKind::Initial => self.plan_all(start),
             _ if self.must_compare(&start, &swap) => self.plan_differences(start, swap).await,
             _ => self.plan_dirty(start, swap),
         }
+    }
+
+    /// An agent or appliance that was put back to an older state does not know what the other has let go since.
+    fn check_history(&mut self, start: &Start) -> Result<(), CaptureError> {
+        let known = self.journal.identity().verified;
+        if start.kind == CycleKind::Initial || start.previous == known {
+            return Ok(());
+        }
+        let name = |cycle: Option<sluice_proto::wire::CycleRef>| {
+            cycle.map_or("none".to_owned(), |c| format!("cycle {}", c.cycle))
+        };
+        let doubt = format!(
+            "the last verified cycle is {} here and {} at the appliance: one of the two was put back to an older state",
+            name(known),
+            name(start.previous)
+        );
+        tracing::warn!(disk = %self.id(), "{doubt}; source and target will be compared");
+        Ok(self.journal.update(|identity| identity.doubt = Some(doubt))?)
     }
 
     /// True where the tracker's word does not suffice.
