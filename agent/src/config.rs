@@ -1,4 +1,4 @@
-//! The agent's configuration file.
+//! The agent's configuration file. Relative paths are relative to its folder; a source is named in full.
 
 use crate::capture::CaptureOptions;
 use crate::protect::{Protection, TrackerChoice};
@@ -105,7 +105,12 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let fail = |problem: String| ConfigError { path: path.to_path_buf(), problem };
         let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-        let config: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        let mut config: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let way = &mut config.appliance;
+        for named in [&mut config.state, &mut way.ca, &mut way.cert, &mut way.key] {
+            *named = folder.join(&*named);
+        }
         match config.disks.is_empty() {
             true => Err(fail("no [[disk]] is named; add one with its source".into())),
             false => Ok(config),
