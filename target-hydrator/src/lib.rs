@@ -2,7 +2,7 @@
 //!
 //! - [`formats`]: disk images, without I/O. [`target`]: the disks that are written, behind one small trait.
 //! - [`ledger`]: what the hydrator knows of a target, durable before anything is done by it.
-//! - [`apply`]: one cycle from its manifest to its verdict; [`digests`]: the target's grains for a comparison.
+//! - [`apply`]: one cycle from its manifest to its verdict; `digests`: the target's grains for a comparison.
 //! - [`driver`]: all disks of a hydrator, each with a task of its own, over traits for the appliance and the cache store.
 //! - [`verify`]: two whole disks compared.
 #![forbid(unsafe_code)]

@@ -1,6 +1,7 @@
 //! Cycles made by the real codecs, applied to a disk in memory.
 
 mod crash;
+mod forged;
 mod hostile;
 mod initial;
 
