@@ -72,9 +72,7 @@ fn style() -> ProgressStyle {
     let template = "{prefix:>22} [{bar:24}] {percent:>3}% {binary_bytes:>11} of {binary_total_bytes:<11} \
                     {binary_bytes_per_sec:>13} ETA {eta:>4} {msg}";
     // The template is a constant that a test reads.
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
 /// Log lines go the same way as [`say`]; to programs that read them without colours.

@@ -98,7 +98,14 @@ impl CycleReport {
 /// A table of cycles, one line each.
 pub fn table(cycles: &[CycleReport]) -> String {
     const HEAD: [&str; 9] = [
-        "cycle", "kind", "dirty sectors", "bytes read", "bytes sent", "seconds", "consistency", "bitmaps equal",
+        "cycle",
+        "kind",
+        "dirty sectors",
+        "bytes read",
+        "bytes sent",
+        "seconds",
+        "consistency",
+        "bitmaps equal",
         "digests equal",
     ];
     let yes_no = |known: Option<bool>| known.map_or("-", |yes| if yes { "yes" } else { "NO" }).to_owned();

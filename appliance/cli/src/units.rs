@@ -48,16 +48,6 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.places$} {}", UNITS[unit])
 }
 
-/// A time to go or gone: `8s`, `3m 05s`, `2h 10m`.
-pub fn time(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +83,5 @@ mod tests {
         assert_eq!(bytes(1536 << 20), "1.50 GiB");
         assert_eq!(bytes(999 << 20), "999 MiB");
         assert_eq!(bytes(1000 << 20), "0.98 GiB");
-        assert_eq!(time(Duration::from_secs(185)), "3m 05s");
-        assert_eq!(time(Duration::from_secs(7800)), "2h 10m");
     }
 }

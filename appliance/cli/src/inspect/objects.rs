@@ -43,10 +43,13 @@ fn head(found: &mut Findings, header: &Header) {
     found.fact("disk", header.disk);
     found.fact("generation", header.generation);
     found.fact("cycle", header.cycle);
-    found.fact("suite", match header.suite {
-        Suite::Plain => "plain: neither compressed nor encrypted",
-        Suite::Aes256Gcm => "zstd, AES-256-GCM",
-    });
+    found.fact(
+        "suite",
+        match header.suite {
+            Suite::Plain => "plain: neither compressed nor encrypted",
+            Suite::Aes256Gcm => "zstd, AES-256-GCM",
+        },
+    );
     found.fact("salt", Digest(header.salt));
 }
 

@@ -43,14 +43,22 @@ fn ledger(bytes: &[u8]) -> Findings {
         Some(done) => found.fact("verified", format!("cycle {}, BLAKE3 {}", done.cycle.cycle, done.digest)),
         None => found.fact("verified", "nothing yet"),
     }
-    found.fact("now", match &ledger.state {
-        State::Idle => "nothing is under way".to_owned(),
-        State::Initial { cycle, applied, .. } => {
-            format!("cycle {cycle}: an initial copy, {} blocks written", applied.iter().map(|g| g.blocks).sum::<u64>())
-        }
-        State::Applying { cycle } => format!("cycle {} is being written; after a crash it is written again", cycle.cycle),
-        State::Torn { cycle } => format!("cycle {cycle} failed half-way; a later one brings its sectors again"),
-    });
+    found.fact(
+        "now",
+        match &ledger.state {
+            State::Idle => "nothing is under way".to_owned(),
+            State::Initial { cycle, applied, .. } => {
+                format!(
+                    "cycle {cycle}: an initial copy, {} blocks written",
+                    applied.iter().map(|g| g.blocks).sum::<u64>()
+                )
+            }
+            State::Applying { cycle } => {
+                format!("cycle {} is being written; after a crash it is written again", cycle.cycle)
+            }
+            State::Torn { cycle } => format!("cycle {cycle} failed half-way; a later one brings its sectors again"),
+        },
+    );
     if let Some(doubt) = &ledger.doubt {
         found.note(format_args!("source and target will be compared: {doubt}"));
     }
@@ -151,7 +159,9 @@ fn show(found: &mut Findings, name: &str, value: &Value) {
     let last = name.rsplit('.').next().unwrap_or(name);
     match value {
         _ if HIDDEN.contains(&last) => found.fact(name, "(not shown)"),
-        Value::Object(fields) => fields.iter().for_each(|(inner, value)| show(found, &format!("{name}.{inner}"), value)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(inner, value)| show(found, &format!("{name}.{inner}"), value))
+        }
         Value::Array(items) if items.iter().all(Value::is_number) => {
             let bytes: Option<Vec<u64>> = items.iter().map(Value::as_u64).collect();
             let hex: String = bytes.unwrap_or_default().iter().map(|b| format!("{b:02x}")).collect();

@@ -44,7 +44,9 @@ pub async fn drive(args: &Args, parts: Parts) -> Result<Outcome, Refusal> {
     run.parts.end().await;
     if tracker == TrackerKind::Ebpf && result.is_ok() {
         let source = args.source.display();
-        progress::say(format!("writes to {source} are noted in the kernel from here on: the next run ships what changed"));
+        progress::say(format!(
+            "writes to {source} are noted in the kernel from here on: the next run ships what changed"
+        ));
     }
     result
 }

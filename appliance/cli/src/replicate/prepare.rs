@@ -9,8 +9,8 @@ use sluice_platform::device::{DeviceFacts, is_block_device};
 use sluice_platform::durable;
 use sluice_platform::lock::StateLock;
 use sluice_platform::system::{OsEntropy, SystemClock};
-use sluice_proto::env::Clock;
 use sluice_proto::DISK_SECTORS_MAX;
+use sluice_proto::env::Clock;
 use std::path::{Path, PathBuf};
 
 /// A run that may begin.

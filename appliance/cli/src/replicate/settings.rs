@@ -56,7 +56,9 @@ impl Origin {
         let origin: Self = serde_json::from_slice(&bytes).map_err(|e| Refusal::at(path.display(), e))?;
         match origin.version {
             VERSION => Ok(Some(origin)),
-            newer => Err(Refusal::new(format!("{}: version {newer}, of a newer Sluice; update this one", path.display()))),
+            newer => {
+                Err(Refusal::new(format!("{}: version {newer}, of a newer Sluice; update this one", path.display())))
+            }
         }
     }
 
