@@ -1,1 +1,221 @@
+use super::*;
+use crate::testing::{self, Dice, MemDisk, MemRecords, MemTracker};
+use crate::tracker::Tracker;
+use sluice_proto::cycle::{CycleKind, TrackerKind};
+use sluice_proto::{Digest, Extent};
 
+const SIZE: u64 = 1 << 20;
+
+fn plan(cycle: u64) -> Plan {
+    Plan::new(CycleNo(cycle), CycleKind::Delta, TrackerKind::Ebpf, None)
+}
+
+fn proof(cycle: u64) -> CycleRef {
+    CycleRef { cycle: CycleNo(cycle), manifest: Digest([cycle as u8; 32]) }
+}
+
+fn stored(cycle: u64, first: u64, blocks: usize) -> Stored {
+    let (hash, salt) = (Digest([first as u8; 32]), Digest([9; 32]));
+    Stored { cycle: CycleNo(cycle), first, len: 4096, hash, salt, cvs: vec![BlockCv([3; 32]); blocks] }
+}
+
+/// A disk that is written, and which of its sectors nobody has proven yet.
+struct Life {
+    disk: MemDisk,
+    tracker: MemTracker,
+    dice: Dice,
+    unproven: SectorBitmap,
+}
+
+impl Life {
+    fn new() -> Self {
+        let disk = MemDisk::new(SIZE);
+        Self { tracker: MemTracker::new(&disk, 1), disk, dice: Dice::new(5), unproven: SectorBitmap::new() }
+    }
+
+    fn write(&mut self, start: u64, len: u64) {
+        let extent = Extent::new(start, len);
+        self.disk.write(extent, &mut self.dice);
+        self.unproven.set(extent);
+    }
+
+    fn swap(&mut self) -> SectorBitmap {
+        self.tracker.swap().expect("swaps").dirty
+    }
+
+    /// The proof has come: from now on the plan's sectors may be let go.
+    fn prove(&mut self, journal: &mut Journal, cycle: u64) -> Result<(), JournalError> {
+        let planned = journal.plan().map(|(_, bitmap)| bitmap.clone()).unwrap_or_default();
+        let since = self.tracker.peek().expect("peeks").dirty;
+        self.unproven.subtract(&planned);
+        self.unproven.union_with(&since);
+        journal.verified(proof(cycle))
+    }
+
+    /// Every kind of step, in an order that an agent could take.
+    fn live(&mut self, journal: &mut Journal) -> Result<(), JournalError> {
+        self.write(0, 9);
+        let dirty = self.swap();
+        journal.begin(plan(1), dirty)?;
+        self.tracker.release().expect("releases");
+        journal.note_stored(stored(1, 0, 2))?;
+        journal.save_manifest(b"one")?;
+        self.write(5, 20);
+        journal.failed(CycleNo(1))?;
+        // A comparison: what the tracker knows is kept before it begins.
+        let dirty = self.swap();
+        journal.add_carry(&dirty)?;
+        self.tracker.release().expect("releases");
+        self.write(100, 7);
+        journal.begin(plan(2), SectorBitmap::from_extents([Extent::new(300, 3)]))?;
+        journal.note_stored(stored(2, 0, 1))?;
+        journal.save_manifest(b"two")?;
+        self.prove(journal, 2)?;
+        let dirty = self.swap();
+        journal.begin(plan(3), dirty)?;
+        self.tracker.release().expect("releases");
+        // A verdict on a newer cycle than the one that runs.
+        journal.settle(CycleNo(4))?;
+        self.write(200, 1);
+        let dirty = self.swap();
+        journal.begin(plan(5), dirty)?;
+        self.tracker.release().expect("releases");
+        self.prove(journal, 5)
+    }
+}
+
+#[test]
+fn no_sector_is_lost_wherever_the_process_dies() {
+    for after in [false, true] {
+        for change in 0.. {
+            let (mut life, records) = (Life::new(), MemRecords::default());
+            let mut journal = testing::journal(&records, &life.disk).unwrap();
+            records.die_at(change, after);
+            let ended = life.live(&mut journal);
+            drop(journal);
+            records.revive();
+            let journal = testing::journal(&records, &life.disk).expect("it can be opened whatever was cut");
+            let mut known = life.disk.tracked();
+            known.union_with(journal.carry());
+            if let Some((_, bitmap)) = journal.plan() {
+                known.union_with(bitmap);
+            }
+            let mut lost = life.unproven.clone();
+            lost.subtract(&known);
+            assert!(lost.is_empty(), "{lost:?} lost at change {change}, after it: {after}");
+            if ended.is_ok() {
+                assert!(change > 25, "the life has many changes, not {change}");
+                assert_eq!((journal.plan(), journal.identity().settled), (None, CycleNo(5)));
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_returned_for_is_there_again() {
+    let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    let bitmap = SectorBitmap::from_extents([Extent::new(3, 4), Extent::new(900, 70)]);
+    let carry = SectorBitmap::from_extents([Extent::new(50, 1)]);
+    journal.add_carry(&carry).unwrap();
+    journal.begin(Plan { doubt: Some("why".into()), ..plan(7) }, bitmap.clone()).unwrap();
+    journal.note_stored(stored(7, 0, 3)).unwrap();
+    journal.note_stored(stored(7, 3, 1)).unwrap();
+    journal.save_manifest(b"manifest").unwrap();
+    journal.update(|identity| identity.doubt = Some("another".into())).unwrap();
+    let again = testing::journal(&records, &disk).unwrap();
+    assert_eq!(again.identity(), journal.identity());
+    let (plan, planned) = again.plan().unwrap();
+    assert_eq!((plan.cycle, plan.doubt.as_deref()), (CycleNo(7), Some("why")));
+    let whole: SectorBitmap = bitmap.runs().chain(carry.runs()).collect();
+    assert_eq!(*planned, whole, "the carry goes into every plan");
+    assert!(again.carry().is_empty());
+    assert_eq!(again.stored(), journal.stored());
+    assert_eq!(again.block_cvs().count(), 4);
+    assert_eq!(again.manifest().unwrap().as_deref(), Some(&b"manifest"[..]));
+}
+
+#[test]
+fn a_plan_without_its_bitmap_is_refused_not_empty() {
+    let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    journal.begin(plan(1), SectorBitmap::full(disk.sectors())).unwrap();
+    records.forget(PLAN_BITMAP);
+    let error = testing::journal(&records, &disk).err().expect("refused");
+    assert!(error.to_string().contains("plan.bitmap: missing"), "{error}");
+}
+
+#[test]
+fn segments_of_another_cycle_are_not_believed() {
+    let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    journal.begin(plan(2), SectorBitmap::full(disk.sectors())).unwrap();
+    journal.note_stored(stored(1, 0, 1)).unwrap();
+    journal.note_stored(stored(2, 1, 1)).unwrap();
+    let again = testing::journal(&records, &disk).unwrap();
+    assert_eq!(again.stored().keys().collect::<Vec<_>>(), [&1]);
+}
+
+#[test]
+fn of_segments_that_overlap_one_is_kept() {
+    let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    journal.begin(plan(1), SectorBitmap::full(disk.sectors())).unwrap();
+    // The second was lost by the appliance once, and sent again in two others; now all four are there.
+    for (first, blocks) in [(0, 2), (2, 4), (0, 4), (4, 2)] {
+        journal.note_stored(stored(1, first, blocks)).unwrap();
+    }
+    journal.keep_stored(|_| true);
+    let kept: Vec<_> = journal.stored().values().map(|s| (s.first, s.cvs.len())).collect();
+    assert_eq!(kept, [(0, 4), (4, 2)]);
+    journal.keep_stored(|s| s.first > 0);
+    assert_eq!(journal.stored().len(), 1);
+}
+
+#[test]
+fn records_of_a_newer_agent_and_damaged_ones_say_what_to_do() {
+    let (disk, mut records) = (MemDisk::new(SIZE), MemRecords::default());
+    drop(testing::journal(&records, &disk).unwrap());
+    let good = records.load(IDENTITY).unwrap().unwrap();
+    let newer = String::from_utf8(good).unwrap().replace("\"version\": 1", "\"version\": 2");
+    records.save(IDENTITY, newer.as_bytes()).unwrap();
+    let error = testing::journal(&records, &disk).err().expect("refused").to_string();
+    assert!(error.contains("newer agent") && error.contains("update"), "{error}");
+    records.save(IDENTITY, b"{\"ver").unwrap();
+    let error = testing::journal(&records, &disk).err().expect("refused").to_string();
+    assert!(error.contains("disk.json: damaged"), "{error}");
+}
+
+#[test]
+fn the_key_is_not_shown() {
+    let identity = testing::identity(&MemDisk::new(SIZE));
+    assert!(!format!("{identity:?}").contains("4b4b4b"));
+    assert!(String::from_utf8(identity.encode()).unwrap().contains("4b4b4b"), "but kept");
+}
+
+#[test]
+fn a_folder_keeps_records_and_logs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut records = FolderRecords::open(&path).unwrap();
+    assert_eq!(records.load("a").unwrap(), None);
+    records.save("a", b"one").unwrap();
+    records.append("log", b"first").unwrap();
+    records.append("log", b"second").unwrap();
+    drop(records);
+    // A process that was killed in the middle of an append.
+    let log = path.join("log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes.extend_from_slice(&[40, 0, 0, 0, 1, 2, 3]);
+    std::fs::write(&log, bytes).unwrap();
+    let mut records = FolderRecords::open(&path).unwrap();
+    assert_eq!(records.load("a").unwrap().as_deref(), Some(&b"one"[..]));
+    assert_eq!(records.read_log("log").unwrap(), [b"first".to_vec(), b"second".to_vec()]);
+    records.append("log", b"third").unwrap();
+    assert_eq!(records.read_log("log").unwrap().len(), 3);
+    records.remove("log").unwrap();
+    records.remove("log").unwrap();
+    records.append("log", b"new").unwrap();
+    assert_eq!(records.read_log("log").unwrap(), [b"new".to_vec()]);
+}

@@ -1,0 +1,116 @@
+//! Cut connections, lost segments and dead processes, at every point of a disk's life.
+
+use super::*;
+use crate::testing::Fault;
+
+const LIFE: [CycleKind; 5] = [Initial, Delta, Delta, Resync, Final];
+
+fn world() -> World {
+    let mut world = World::new(&LIFE);
+    world.suite = Suite::Plain;
+    // The first delta fails, half written.
+    world.api.inner.lock().failures.insert(2, FailReason::TargetWrite);
+    world
+}
+
+async fn calls_of_a_life() -> u64 {
+    let mut world = world();
+    world.run().await.unwrap();
+    let calls = world.api.inner.lock().calls;
+    calls
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_call_may_be_lost_or_answered_in_vain() {
+    let calls = calls_of_a_life().await;
+    assert!(calls > 20, "{calls}");
+    for call in 1..=calls {
+        for fault in [Fault::LostRequest, Fault::LostAnswer, Fault::Busy] {
+            let mut world = world();
+            world.api.inner.lock().faults.insert(call, fault);
+            world.run().await.unwrap();
+            assert_eq!(world.kinds(), LIFE, "{fault:?} at call {call}");
+            world.check_equal();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_that_the_appliance_lost_are_sent_again() {
+    let calls = calls_of_a_life().await;
+    for call in 1..=calls {
+        let mut world = world();
+        world.api.inner.lock().faults.insert(call, Fault::SegmentsGone);
+        world.run().await.unwrap();
+        assert_eq!(world.kinds(), LIFE, "gone at call {call}");
+        world.check_equal();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_sector_is_lost_wherever_the_process_dies() {
+    for after in [false, true] {
+        for change in 0.. {
+            let mut world = world();
+            world.agent(None).unwrap();
+            world.records.die_at(change, after);
+            let died = world.agent_dies().await;
+            if !died {
+                assert!(change > 40, "a life has many changes, not {change}");
+                break;
+            }
+            world.check_nothing_is_lost(&format!("dead at change {change}, after it: {after}"));
+            world.run().await.unwrap();
+            assert_eq!(world.kinds(), LIFE, "dead at change {change}, after it: {after}");
+            world.check_equal();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scanned_disk_loses_nothing_wherever_the_process_dies() {
+    for table in [false, true] {
+        for change in 0.. {
+            let mut world = world();
+            world.scans = true;
+            world.agent(None).unwrap();
+            let records = if table { &world.digests } else { &world.records };
+            records.die_at(change, change % 2 == 0);
+            let died = world.agent_dies().await;
+            if !died && !table {
+                break;
+            }
+            if table && !world.digests.is_dead() {
+                break;
+            }
+            if died {
+                world.run().await.unwrap();
+            }
+            assert_eq!(world.kinds(), LIFE, "dead at change {change}, of the table: {table}");
+            world.check_equal();
+        }
+    }
+}
+
+impl World {
+    /// Runs an agent whose records fail at some point; true where that ended it.
+    async fn agent_dies(&mut self) -> bool {
+        let journal = match testing::journal(&self.records, &self.disk) {
+            Ok(journal) => journal,
+            Err(_) => return true,
+        };
+        let capture = testing::capture(&self.disk, &self.api, self.suite, 1000);
+        let (tracker, table): (Box<dyn Tracker>, _) = match self.scans {
+            true => {
+                let records = Box::new(self.digests.clone());
+                (Box::new(ScanTracker), Some(LocalTable::new(records, self.disk.sectors())))
+            }
+            false => (Box::new(MemTracker::new(&self.disk, 1)), None),
+        };
+        let agent = DiskAgent::new(capture, tracker, None, journal, table, self.stop.clone());
+        match agent {
+            Ok(agent) => matches!(agent.run().await, Err(DiskError::Journal { .. })),
+            Err(_) => true,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Whatever makes a record of changes doubtful ends in a comparison, and in nothing else.
+
+use super::*;
+use crate::testing::Fault;
+use sluice_proto::Digest;
+use sluice_proto::wire::Verdict;
+
+/// A disk in step with its target.
+async fn in_step() -> World {
+    let mut world = World::new(&[Initial, Delta]);
+    world.run().await.unwrap();
+    world.api.inner.lock().busy = None;
+    world.stop = world.api.again();
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_nobody_tracked_are_found() {
+    let mut world = in_step().await;
+    world.disk.scribble(20, &mut Dice::new(8));
+    world.disk.forget_tracking();
+    world.order(&[Delta, Delta]);
+    world.agent(Some(Doubt::OtherEpoch)).unwrap().run().await.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync, Delta]);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_survives_until_a_comparison_was_planned() {
+    let mut world = in_step().await;
+    world.disk.scribble(20, &mut Dice::new(8));
+    world.disk.forget_tracking();
+    drop(world.agent(Some(Doubt::OtherEpoch)).unwrap());
+    // The next start finds the tracking unbroken: that says nothing of what was before.
+    world.order(&[Delta]);
+    world.run().await.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync]);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_in_the_middle_of_a_cycle_is_settled_after_it() {
+    let mut world = in_step().await;
+    world.disk.scribble(20, &mut Dice::new(8));
+    world.api.inner.lock().put_delay = Duration::from_secs(3600);
+    world.order(&[Delta, Delta]);
+    let agent = world.agent(None).unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(60), agent.run()).await.is_err());
+    assert!(testing::journal(&world.records, &world.disk).unwrap().plan().is_some());
+    // A reboot: writes that nobody saw.
+    world.disk.scribble(20, &mut Dice::new(9));
+    world.disk.forget_tracking();
+    world.api.inner.lock().put_delay = Duration::ZERO;
+    world.agent(Some(Doubt::OtherEpoch)).unwrap().run().await.unwrap();
+    assert_eq!(world.kinds()[2..], [Delta, Resync]);
+    assert_eq!(world.api.inner.lock().done[2].consistency, Consistency::Fuzzy);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_at_the_first_start_is_settled_by_the_initial_cycle() {
+    let mut world = World::new(&[Initial, Delta]);
+    world.agent(Some(Doubt::Begun)).unwrap().run().await.unwrap();
+    assert_eq!(world.kinds(), [Initial, Delta]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_at_a_swap_is_compared_at_once() {
+    let mut world = in_step().await;
+    world.disk.scribble(3, &mut Dice::new(8));
+    world.disk.doubt(Doubt::Passthrough);
+    world.go_on(&[Delta, Delta]).await.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync, Delta]);
+    let inner = world.api.inner.lock();
+    assert_eq!(inner.done[2].consistency, Consistency::Crash, "nothing was written since the swap");
+    drop(inner);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tracker_that_fails_is_doubted() {
+    let mut world = in_step().await;
+    world.disk.scribble(3, &mut Dice::new(8));
+    world.disk.break_tracker(true);
+    world.order(&[Delta, Delta]);
+    let disk = world.disk.clone();
+    let mender = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        disk.break_tracker(false);
+    };
+    let (result, ()) = tokio::join!(world.run(), mender);
+    result.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync, Delta]);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_of_doubt_is_followed_by_a_comparison_with_the_target() {
+    for reason in [FailReason::BitmapMismatch, FailReason::DigestMismatch, FailReason::TargetChanged] {
+        let mut world = in_step().await;
+        world.api.inner.lock().failures.insert(3, reason);
+        // Someone wrote to the target.
+        world.api.inner.lock().target[100_000..200_000].fill(0x77);
+        world.disk.scribble(3, &mut Dice::new(8));
+        world.go_on(&[Delta]).await.unwrap();
+        assert_eq!(world.kinds()[2..], [Resync], "{reason:?}");
+        world.check_equal();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proof_of_another_manifest_proves_nothing() {
+    let mut world = in_step().await;
+    world.disk.scribble(3, &mut Dice::new(8));
+    world.order(&[Delta]);
+    world.api.inner.lock().put_delay = Duration::from_secs(3600);
+    let agent = world.agent(None).unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(60), agent.run()).await.is_err());
+    // The appliance says of the cycle that is being shipped that it is verified.
+    let cycle = CycleNo(3);
+    let (manifest, target_digest) = (Digest([1; 32]), Digest([2; 32]));
+    {
+        let mut inner = world.api.inner.lock();
+        inner.fail(cycle, FailReason::Other, "");
+        inner.verdicts.insert(cycle, Verdict::Verified { cycle, manifest, target_digest });
+        inner.put_delay = Duration::ZERO;
+    }
+    world.run().await.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync]);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_can_t_be_read_fails_the_cycle_and_only_that() {
+    let mut world = in_step().await;
+    world.disk.write(Extent::new(2000, 200), &mut Dice::new(8));
+    world.disk.set_bad(Some(Extent::new(2010, 1)));
+    world.order(&[Delta]);
+    let (disk, api) = (world.disk.clone(), world.api.clone());
+    let mender = async {
+        while api.inner.lock().verdicts.len() < 5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        disk.set_bad(None);
+    };
+    let (result, ()) = tokio::join!(world.run(), mender);
+    result.unwrap();
+    assert_eq!(world.kinds()[2..], [Delta]);
+    world.check_equal();
+    let verdicts = world.api.inner.lock().verdicts.clone();
+    let failed = verdicts.values().filter_map(|verdict| match verdict {
+        Verdict::Failed { reason, detail, .. } => Some((*reason, detail.contains("can't be read"))),
+        Verdict::Verified { .. } => None,
+    });
+    assert!(failed.clone().count() >= 3 && failed.into_iter().all(|f| f == (FailReason::SourceRead, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_whose_source_can_t_be_read_is_given_up() {
+    let mut world = in_step().await;
+    world.disk.set_bad(Some(Extent::new(2010, 1)));
+    world.order(&[Resync]);
+    let (disk, api) = (world.disk.clone(), world.api.clone());
+    let mender = async {
+        while api.inner.lock().verdicts.len() < 4 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        disk.set_bad(None);
+    };
+    let (result, ()) = tokio::join!(world.run(), mender);
+    result.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_of_another_size_is_refused() {
+    let mut world = in_step().await;
+    world.disk.set_size_now(SIZE - 512);
+    world.order(&[Delta]);
+    let agent = world.agent(None).unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(60), agent.run()).await.is_err());
+    let verdicts = world.api.inner.lock().verdicts.clone();
+    let last = verdicts.values().next_back().unwrap();
+    let Verdict::Failed { reason, detail, .. } = last else { panic!("{last:?}") };
+    assert_eq!(*reason, FailReason::SourceChangedSize);
+    assert!(detail.contains("remove its state folder"), "{detail}");
+    assert_eq!(world.kinds().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_appliance_that_forgets_the_disk_is_told_again() {
+    let mut world = in_step().await;
+    let calls = world.api.inner.lock().calls;
+    world.api.inner.lock().faults.insert(calls + 3, Fault::Unknown);
+    world.disk.scribble(3, &mut Dice::new(8));
+    world.go_on(&[Delta]).await.unwrap();
+    world.check_equal();
+}
