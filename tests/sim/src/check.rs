@@ -200,7 +200,9 @@ fn wrong(
         Consistency::Fuzzy if flying || disk.held(sector, value, swap.at, committed) => None,
         Consistency::Fuzzy => {
             let planned = manifest.plan.contains(sluice_proto::Sector(sector));
-            Some(format!("sector {sector} holds {value}, not a value of the cycle ({then} at its swap; planned: {planned})"))
+            Some(format!(
+                "sector {sector} holds {value}, not a value of the cycle ({then} at its swap; planned: {planned})"
+            ))
         }
     }
 }

@@ -4,6 +4,7 @@
 //! records, network and store are simulated with their faults; state machines, codecs and logic are the product's own.
 #![forbid(unsafe_code)]
 
+pub mod canary;
 pub mod check;
 pub mod life;
 pub mod machine;

@@ -180,7 +180,10 @@ impl SimStore {
     }
 
     /// Does what a write does to the objects, with the process's life at stake.
-    async fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Bytes>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    async fn change(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<String, Bytes>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let odds = *self.odds.lock();
         if self.rng.once_in(odds.store_full) {
             return Err(StoreError::new(StoreErrorKind::Full, "simulated full store"));

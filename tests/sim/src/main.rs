@@ -17,10 +17,16 @@ struct Args {
     /// This seed alone, twice, with its log; the trace must be the same.
     #[arg(long)]
     seed: Option<u64>,
+    /// Builds with one check taken out each, which must fail within `--seeds`.
+    #[arg(long)]
+    canary: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if args.canary {
+        return sluice_sim::canary::run(args.seeds);
+    }
     if let Some(seed) = args.seed {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();

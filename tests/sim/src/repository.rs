@@ -2,9 +2,7 @@
 
 use crate::life::{Life, Step};
 use async_trait::async_trait;
-use sluice_appliance::repository::{
-    CycleRecord, DiskRecord, LogEntry, MemoryRepository, Repository, RepositoryResult,
-};
+use sluice_appliance::repository::{CycleRecord, DiskRecord, LogEntry, MemoryRepository, Repository, RepositoryResult};
 use sluice_proto::wire::{PolicyView, StoredSegment};
 use sluice_proto::{CycleNo, DiskId};
 use std::sync::Arc;

@@ -12,7 +12,9 @@ pub struct Rng(Arc<Mutex<u64>>);
 impl Rng {
     /// The stream that `seed` and `purpose` name: purposes do not disturb each other.
     pub fn new(seed: u64, purpose: u64) -> Self {
-        Self(Arc::new(Mutex::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03))))
+        Self(Arc::new(Mutex::new(
+            seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ purpose.wrapping_mul(0xD1B5_4A32_D192_ED03),
+        )))
     }
 
     /// The next number (SplitMix64).

@@ -1,0 +1,152 @@
+//! Canaries: builds with one check taken out, each of which the simulation must catch. One that is not caught means that
+//! the simulation looks away, whatever it says of the real code.
+//!
+//! The tree is copied aside, one text is replaced, and the copy's simulation is built and run until a seed fails.
+
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One check taken out.
+struct Mutation {
+    /// What is broken.
+    name: &'static str,
+    /// The file, from the root.
+    file: &'static str,
+    /// The text that is there once.
+    from: &'static str,
+    /// What stands in its place.
+    to: &'static str,
+}
+
+const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "the tracker marks at issue only",
+        file: "tests/sim/src/source.rs",
+        from: "        inner.current.set(extent);\n    }\n\n    fn land",
+        to: "    }\n\n    fn land",
+    },
+    Mutation {
+        name: "the sectors of a failed cycle are let go",
+        file: "agent/src/journal.rs",
+        from: "            self.add_carry(&bitmap)?;\n            self.end_plan()?;",
+        to: "            drop(bitmap);\n            self.end_plan()?;",
+    },
+    Mutation {
+        name: "dirty bits are released at upload, not at the proof",
+        file: "agent/src/disk/ship.rs",
+        from: "        self.committed = Some((cycle, Instant::now()));\n        Ok(())\n    }\n\n    pub(super) async fn check_size",
+        to: "        self.committed = Some((cycle, Instant::now()));\n        self.journal.begin(self.journal.plan().map(|p| \
+             p.0.clone()).expect(\"a plan\"), sluice_proto::SectorBitmap::new())?;\n        Ok(())\n    }\n\n    \
+             pub(super) async fn check_size",
+    },
+    Mutation {
+        name: "an interrupted tracking is trusted",
+        file: "agent/src/disk.rs",
+        from: "if let Some(doubt) = broken {",
+        to: "if let Some(doubt) = broken.filter(|_| false) {",
+    },
+    Mutation {
+        name: "every image is called one instant",
+        file: "agent/src/disk/seal.rs",
+        from: "if one_instant { Consistency::Crash } else { Consistency::Fuzzy }",
+        to: "if one_instant { Consistency::Crash } else { Consistency::Crash }",
+    },
+    Mutation {
+        name: "the tracker forgets before the plan is durable",
+        file: "agent/src/disk/plan.rs",
+        from: "        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
+        to: "        self.tracker.release()?;\n        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
+    },
+    Mutation {
+        name: "what is stored is shipped again",
+        file: "agent/src/journal.rs",
+        from: "        self.stored.retain(|_, segment| keep(segment));",
+        to: "        let _ = &keep;\n        self.stored.clear();",
+    },
+    Mutation {
+        name: "the target is not flushed before the proof",
+        file: "target-hydrator/src/apply/commit.rs",
+        from: "        pipeline.target.sync().await?;\n        let reads",
+        to: "        let reads",
+    },
+    Mutation {
+        name: "what was read back is not compared",
+        file: "target-hydrator/src/apply/commit.rs",
+        from: "    if bitmaps_equal && digest == manifest.digest {",
+        to: "    if bitmaps_equal || !bitmaps_equal {",
+    },
+    Mutation {
+        name: "a target that somebody changed is taken as it is",
+        file: "target-hydrator/src/apply/accept.rs",
+        from: "        self.check_untouched()?;",
+        to: "",
+    },
+];
+
+/// Runs every canary; an error names those that lived.
+pub fn run(seeds: u64) -> anyhow::Result<()> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    let copy = root.join("target/canary");
+    let mut lived = Vec::new();
+    for mutation in MUTATIONS {
+        copy_tree(&root, &copy)?;
+        mutate(&copy, mutation)?;
+        let caught = catches(&root, &copy, seeds).with_context(|| mutation.name)?;
+        println!("{}: {}", mutation.name, caught.as_deref().unwrap_or("NOT CAUGHT"));
+        if caught.is_none() {
+            lived.push(mutation.name);
+        }
+    }
+    std::fs::remove_dir_all(&copy)?;
+    println!("{} passed, {} failed", MUTATIONS.len() - lived.len(), lived.len());
+    if !lived.is_empty() {
+        bail!("the simulation does not notice: {}", lived.join("; "));
+    }
+    Ok(())
+}
+
+/// Brings the copy to what the tree holds; files that are the same keep their times, so little is built anew.
+fn copy_tree(root: &Path, copy: &Path) -> anyhow::Result<()> {
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output()?;
+    for name in listed.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        let name = std::str::from_utf8(name)?;
+        let (from, to) = (root.join(name), copy.join(name));
+        let Ok(bytes) = std::fs::read(&from) else { continue };
+        if std::fs::read(&to).is_ok_and(|there| there == bytes) {
+            continue;
+        }
+        std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+        std::fs::write(&to, bytes)?;
+    }
+    Ok(())
+}
+
+fn mutate(copy: &Path, mutation: &Mutation) -> anyhow::Result<()> {
+    let path = copy.join(mutation.file);
+    let text = std::fs::read_to_string(&path)?;
+    if text.matches(mutation.from).count() != 1 {
+        bail!("{}: the text to be replaced is not in {} exactly once", mutation.name, mutation.file);
+    }
+    Ok(std::fs::write(&path, text.replacen(mutation.from, mutation.to, 1))?)
+}
+
+/// The first seed that fails in the mutated build; `None` where none does.
+fn catches(root: &Path, copy: &Path, seeds: u64) -> anyhow::Result<Option<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--workspace", "--bin", "sluice-sim", "--target-dir"]).arg(root.join("target"));
+    build.current_dir(copy);
+    if !build.status()?.success() {
+        bail!("the mutated copy does not build");
+    }
+    for seed in 1..=seeds {
+        let one = Command::new(root.join("target/debug/sluice-sim"))
+            .args(["--seeds", "1", "--from", &seed.to_string()])
+            .output()?;
+        if !one.status.success() {
+            return Ok(Some(format!("caught by seed {seed}")));
+        }
+    }
+    Ok(None)
+}
