@@ -3,66 +3,11 @@
 // Marks every sector of one disk that may have changed, from the block layer's tracepoints.
 //
 // What is marked, when, and why nothing is lost is argued in agent/src/tracker/ebpf/mod.rs; where the words lie is
-// agent/src/tracker/ebpf/geometry.rs. This file uses no kernel or libbpf header: the few structs are declared here and
-// their fields found through the running kernel's BTF (CO-RE), so one object serves Linux 6.1 to 6.18.
+// agent/src/tracker/ebpf/geometry.rs. No kernel or libbpf header is used, so one object serves Linux 6.1 to 6.18.
 //
 // Built by the command that stands in agent/bpf/build.sh; the object beside it is what the agent embeds.
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define CORE __attribute__((preserve_access_index))
-#define NULL ((void *)0)
-
-// The kernel's helpers, by number (linux/bpf.h).
-static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
-static long (*const probe_read_kernel)(void *to, u32 bytes, const void *from) = (void *)113;
-
-// ---- the kernel's structs: only what is read here ----
-
-struct gendisk {
-	u64 diskseq;
-} CORE;
-struct block_device {
-	struct gendisk *bd_disk;
-} CORE;
-struct request_queue {
-	struct gendisk *disk;
-} CORE;
-struct bvec_iter {
-	u64 bi_sector;
-	u32 bi_size;
-} CORE;
-struct bio_vec {
-	u32 bv_len;
-} CORE;
-struct bio {
-	struct bio *bi_next;
-	struct block_device *bi_bdev;
-	u32 bi_opf;
-	u16 bi_flags;
-	struct bvec_iter bi_iter;
-	void *bi_private;
-	u16 bi_vcnt;
-	struct bio_vec *bi_io_vec;
-} CORE;
-struct request {
-	struct request_queue *q;
-	u32 cmd_flags;
-	u32 __data_len;
-	u64 __sector;
-	struct bio *bio;
-} CORE;
-
-// Operations whose numbers have not moved since 6.1. Zone operations have (ZONE_APPEND was 13 and is 7): they are
-// "everything else", so that no list of numbers has to be complete.
-enum { OP_READ = 0, OP_WRITE = 1, OP_FLUSH = 2, OP_DISCARD = 3, OP_SECURE_ERASE = 5, OP_WRITE_ZEROES = 9 };
-enum { OP_DRV_IN = 34, OP_DRV_OUT = 35 };
-enum { BIO_CLONED = 1 << 1 };
+#include "kernel.h"
 
 // ---- what the loader fills in ----
 

@@ -38,8 +38,7 @@ fn has_capabilities() -> bool {
 }
 
 fn ensure_bpffs(folder: &Path) -> Result<(), Why> {
-    let is_bpffs =
-        || nix::sys::statfs::statfs(folder).is_ok_and(|stat| i64::from(stat.filesystem_type().0) == BPF_FS_MAGIC);
+    let is_bpffs = || nix::sys::statfs::statfs(folder).is_ok_and(|stat| stat.filesystem_type().0 == BPF_FS_MAGIC);
     if is_bpffs() {
         return Ok(());
     }

@@ -30,6 +30,8 @@ pub(super) const FLAG_ALL: u64 = 1;
 const FLAG_PASSTHROUGH: u64 = 2;
 const FLAG_UNKNOWN_BIO: u64 = 4;
 const FLAG_UNKNOWN_OP: u64 = 8;
+/// A request of more separate ranges than are looked at.
+const FLAG_LONG_CHAIN: u64 = 32;
 
 /// The running interval's number. Its lowest bit is the buffer that takes the marks.
 pub(super) fn interval(area: &Area) -> u64 {
@@ -54,7 +56,7 @@ pub(super) fn clear_flags(area: &Area, buffer: u64) {
 /// The doubt that flags tell of, the gravest first.
 pub(super) fn doubt_of(flags: u64) -> Option<Doubt> {
     let known = [
-        (FLAG_UNKNOWN_BIO, Doubt::UnknownWrite),
+        (FLAG_UNKNOWN_BIO | FLAG_LONG_CHAIN, Doubt::UnknownWrite),
         (FLAG_PASSTHROUGH, Doubt::Passthrough),
         (FLAG_UNKNOWN_OP, Doubt::UnknownOperation),
     ];

@@ -118,6 +118,7 @@ fn geometry_of(identity: &Identity) -> Geometry {
 }
 
 /// Makes new tables and programs for a disk, attaches them and pins them in `folder`, in place of what is there.
+#[expect(clippy::disallowed_methods, reason = "nothing on bpffs outlives the kernel that holds it")]
 pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     let parent = folder.parent().ok_or("the folder for pins has no parent")?;
     let name = folder.file_name().and_then(|name| name.to_str()).ok_or("the folder for pins has no plain name")?;

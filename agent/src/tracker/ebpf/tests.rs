@@ -1,9 +1,15 @@
-use super::{Identity, mismatch, pins};
+use super::device::Facts;
+use super::geometry::Geometry;
+use super::header::{self, Identity, Skips};
+use super::kernel::Area;
+use super::{drain, flight, mismatch, missed, pins};
 use crate::tracker::{Doubt, TrackingEpoch};
+use proptest::prelude::*;
+use sluice_proto::bitmap::SectorBitmap;
+use sluice_proto::units::{Extent, SectorCount};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
-
-use super::device::Facts;
 
 /// `cargo xtask test` installs the compiler; who has not got it builds nothing, and CI does it for them.
 #[test]
@@ -44,4 +50,135 @@ fn only_the_same_run_of_the_same_disk_goes_on() {
         let doubt = mismatch(&found, &change, epoch.boot, Some(epoch));
         assert!(matches!(doubt, Some(Doubt::DiskChanged(_))), "{change:?}: {doubt:?}");
     }
+}
+
+#[test]
+fn an_event_is_lost_only_if_start_and_end_are_unknown() {
+    let skips = |unknown, ends| Skips { starts: unknown, unknown, ends };
+    assert_eq!(missed(skips(0, 0), skips(0, 0)), None);
+    assert_eq!(missed(skips(0, 9), skips(0, 0)), None, "ends alone are made up for");
+    assert_eq!(missed(skips(9, 0), skips(0, 0)), None, "starts alone are made up for");
+    assert!(missed(skips(1, 1), skips(0, 0)).is_some());
+    assert!(missed(skips(1, 2), skips(1, 1)).is_some(), "a start may be long past");
+    assert!(missed(skips(2, 1), skips(1, 1)).is_some());
+    assert_eq!(missed(skips(1, 1), skips(1, 1)), None, "answered for");
+}
+
+/// An area in a file in place of a map.
+fn area(words: u64) -> Area {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(words * 8).expect("its size");
+    Area::map(file.as_fd(), words).expect("mapped")
+}
+
+/// Marks one sector as the programs do, with the leaf in `slot`.
+fn mark(area: &Area, g: &Geometry, buffer: u64, sector: u64, slot: u64) {
+    let base = g.base(buffer);
+    let set = |index: u64, bit: u64| area.store(index, area.load(index) | 1 << bit);
+    set(base + g.leaves_at + slot * 2 + sector % 128 / 64, sector % 64);
+    set(base + g.leaf_sum_at + slot / 64 / 64, slot / 64 % 64);
+    if g.hash_bits != 0 {
+        let at = base + g.keys_at + slot / 2;
+        let mut keys = area.load(at).to_ne_bytes();
+        let from = (slot % 2 * 4) as usize;
+        keys[from..from + 4].copy_from_slice(&((sector / 128 + 1) as u32).to_ne_bytes());
+        area.store(at, u64::from_ne_bytes(keys));
+    }
+}
+
+fn mark_coarse(area: &Area, g: &Geometry, buffer: u64, grain: u64) {
+    let (base, bit) = (g.base(buffer), grain >> g.coarse_shift);
+    let set = |index: u64, bit: u64| area.store(index, area.load(index) | 1 << bit);
+    set(base + g.coarse_at + bit / 64, bit % 64);
+    set(base + g.coarse_sum_at + bit / 64 / 64 / 64, bit / 64 / 64 % 64);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_is_marked_is_drained_and_cleared(
+        sectors in 1u64..200_000,
+        buffer in 0u64..2,
+        marks in proptest::collection::vec((any::<u64>(), any::<bool>()), 0..200),
+    ) {
+        let g = Geometry::new(SectorCount(sectors), 8);
+        let area = area(g.area_words());
+        let mut expected = SectorBitmap::new();
+        let mut next_slot = std::collections::BTreeMap::new();
+        for (sector, coarse) in marks {
+            let sector = sector % sectors;
+            let grain = sector / 128;
+            let free = next_slot.len() as u64;
+            if coarse || free >= g.leaves {
+                mark_coarse(&area, &g, buffer, grain);
+                let unit = g.coarse_sectors();
+                let start = sector / unit * unit;
+                expected.set(Extent::new(start, unit.min(sectors - start)));
+            } else {
+                let slot = if g.hash_bits == 0 { grain } else { *next_slot.entry(grain).or_insert(free) };
+                mark(&area, &g, buffer, sector, slot);
+                expected.set(Extent::new(sector, 1));
+            }
+        }
+        let drained = |buffer| {
+            let mut dirty = SectorBitmap::new();
+            drain::drain(&area, &g, buffer, &mut dirty);
+            dirty
+        };
+        prop_assert_eq!(drained(buffer), expected.clone());
+        prop_assert_eq!(drained(buffer + 1), SectorBitmap::new());
+        prop_assert_eq!(drain::is_empty(&area, &g, buffer), expected.is_empty());
+        drain::clear(&area, &g, buffer);
+        prop_assert!((0..g.area_words()).all(|index| area.load(index) == 0));
+    }
+}
+
+#[test]
+fn what_has_not_ended_is_marked_and_what_is_too_old_is_dropped() {
+    let table = area(flight::BUCKET_WORDS * 4);
+    let put = |bucket: u64, slot: u64, words: [u64; 3]| {
+        for (i, word) in words.into_iter().enumerate() {
+            table.store(bucket * flight::BUCKET_WORDS + slot * 3 + i as u64, word);
+        }
+    };
+    put(0, 0, [0xffff_8880_0000_1000, 8 << 24 | 2, 99]);
+    put(1, 4, [0xffff_8880_0000_2000, 40 << 24 | 1, 100]);
+    put(3, 2, [0xffff_8880_0000_3000, 0, 7]);
+    put(3, 3, [0, 60 << 24 | 1, 7]);
+    put(3, 4, [0xffff_8880_0000_4000, 99 << 24 | 2, 98]);
+    let unended = |ended| {
+        let mut dirty = SectorBitmap::new();
+        flight::add_unended(&table, ended, 100, &mut dirty);
+        dirty
+    };
+    let first = SectorBitmap::from_extents([Extent::new(8, 2)]);
+    assert_eq!(unended(100), first, "that of interval 100 is marked there; what is no range of the disk is left out");
+    put(2, 1, [0xffff_8880_0000_5000, u64::MAX, 100]);
+    assert_eq!(unended(101), SectorBitmap::full(SectorCount(100)));
+    flight::purge(&table, 164);
+    assert_eq!(unended(200), SectorBitmap::full(SectorCount(100)));
+    flight::purge(&table, 165);
+    assert_eq!(unended(200), SectorBitmap::new());
+}
+
+#[test]
+fn an_identity_is_read_as_it_was_written_and_damage_is_found() {
+    let identity = identity();
+    let words = Geometry::new(SectorCount(1000), 20).area_words();
+    let table = area(words);
+    assert!(Identity::read(&table).is_err(), "nothing there");
+    identity.write(&table);
+    assert_eq!(Identity::read(&table).as_ref(), Ok(&identity));
+    for index in [64, 65, 73, 77] {
+        let value = table.load(index);
+        table.store(index, value ^ 0x4_0000);
+        assert!(Identity::read(&table).is_err(), "word {index}");
+        table.store(index, value);
+    }
+    let other = area(words + 512);
+    identity.write(&other);
+    assert!(Identity::read(&other).is_err(), "an area of another size");
+    assert_eq!(header::doubt_of(1), None, "the flag for all is no doubt");
+    assert_eq!(header::doubt_of(2 | 4), Some(Doubt::UnknownWrite));
+    assert_eq!(header::doubt_of(16), Some(Doubt::Damaged));
 }
