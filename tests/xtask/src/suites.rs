@@ -10,29 +10,49 @@ use crate::run::{self, Outcome, Tally};
 use crate::{check, cleanup, processes, tools, vm_image, workspace};
 
 /// One line of the table: add a suite by adding a line.
+///
+/// Every line selects from the whole workspace, never by package: cargo would choose other features for the libraries
+/// then, and build most of them a second time.
 struct Suite {
     /// What `cargo xtask test NAME` calls it.
     name: &'static str,
-    /// The package that holds it; `None` for all packages that no other line names.
+    /// The package that it needs.
     package: Option<&'static str>,
-    /// How cargo runs it: `TESTS`, or `run` and a profile for a program.
+    /// How cargo runs it.
     cargo: &'static [&'static str],
     /// What its runner or program gets.
     args: &'static [&'static str],
     /// Minutes until it is stopped and counts as failed, building included.
     minutes_max: u64,
+    /// It is part of another suite and runs by itself only where it is named.
+    part: bool,
 }
 
-/// Goes on after a failure, so that one run tells all.
-const TESTS: &[&str] = &["test", "--locked", "--no-fail-fast"];
+const fn test(name: &'static str, package: &'static str, cargo: &'static [&'static str]) -> Suite {
+    Suite { name, package: Some(package), cargo, args: &[], minutes_max: 30, part: true }
+}
 
 const SUITES: &[Suite] = &[
-    Suite { name: "workspace", package: None, cargo: TESTS, args: &[], minutes_max: 45 },
-    Suite { name: "e2e", package: Some("sluice-e2e"), cargo: TESTS, args: &[], minutes_max: 30 },
-    Suite { name: "crash", package: Some("sluice-crash"), cargo: TESTS, args: &[], minutes_max: 20 },
-    Suite { name: "sim", package: Some("sluice-sim"), cargo: TESTS, args: &[], minutes_max: 15 },
-    Suite { name: "fuzz", package: Some("sluice-fuzz"), cargo: TESTS, args: &[], minutes_max: 10 },
-    Suite { name: "bench", package: Some("sluice-bench"), cargo: TESTS, args: &[], minutes_max: 15 },
+    Suite {
+        name: "workspace",
+        package: None,
+        // Goes on after a failure, so that one run tells all.
+        cargo: &["test", "--locked", "--no-fail-fast", "--workspace"],
+        args: &[],
+        minutes_max: 60,
+        part: false,
+    },
+    test("e2e", "sluice-e2e", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "e2e"]),
+    test("crash", "sluice-crash", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "crash"]),
+    test("sim", "sluice-sim", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "seeds"]),
+    Suite {
+        name: "canary",
+        package: Some("sluice-sim"),
+        cargo: &["run", "--locked", "--workspace", "--bin", "sluice-sim"],
+        args: &["--canary", "--seeds", "100"],
+        minutes_max: 20,
+        part: false,
+    },
 ];
 
 /// Runs the suites named in `args`, or the checks and all suites; `false` if anything failed.
@@ -57,12 +77,12 @@ pub fn run(args: &[String]) -> Result<bool> {
     cleanup::leftovers()?;
     let run_dir = RunDir::new()?;
     let image = vm_image::build()?;
-    for suite in present.iter().filter(|suite| args.is_empty() || args.iter().any(|arg| arg == suite.name)) {
+    for suite in present.iter().filter(|suite| suite.is_wanted(args)) {
         if processes::interrupted() {
             break;
         }
         println!("--- suite {}", suite.name);
-        let mut command = suite.command(&members);
+        let mut command = suite.command();
         command.env("TMPDIR", run_dir.path());
         command.env("SLUICE_TEST_TOOLS", tools::dir()?).env("SLUICE_VM_IMAGE", &image);
         let Outcome { tally, took } = run::tee(&mut command, Duration::from_secs(suite.minutes_max * 60))?;
@@ -78,13 +98,14 @@ impl Suite {
         self.package.is_none_or(|package| members.iter().any(|member| member == package))
     }
 
-    fn command(&self, members: &[String]) -> Command {
+    /// With no name given, all but those that are part of another; else those that are named.
+    fn is_wanted(&self, named: &[String]) -> bool {
+        if named.is_empty() { !self.part } else { named.iter().any(|name| name == self.name) }
+    }
+
+    fn command(&self) -> Command {
         let mut command = workspace::cargo();
         command.args(self.cargo);
-        match self.package {
-            Some(package) => command.args(["--package", package]),
-            None => command.arg("--workspace").args(exclusions(members)),
-        };
         if !self.args.is_empty() {
             command.arg("--").args(self.args);
         }
@@ -95,12 +116,6 @@ impl Suite {
 /// A suite that passes without printing a test's result (a program) counts as one test.
 fn counted(tally: Tally) -> Tally {
     if tally == Tally::default() { Tally { passed: 1, failed: 0 } } else { tally }
-}
-
-/// Packages with a line of their own don't run twice.
-fn exclusions(members: &[String]) -> Vec<String> {
-    let own = SUITES.iter().filter_map(|suite| suite.package);
-    own.filter(|package| members.iter().any(|member| member == package)).map(|p| format!("--exclude={p}")).collect()
 }
 
 fn failed_unless(passed: bool) -> Tally {
@@ -138,15 +153,23 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn arguments(suite: &Suite, members: &[&str]) -> Vec<String> {
-        let members: Vec<String> = members.iter().map(|member| (*member).to_owned()).collect();
-        suite.command(&members).get_args().map(|arg| arg.to_string_lossy().into_owned()).collect()
+    fn wanted(named: &[&str]) -> Vec<&'static str> {
+        let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+        SUITES.iter().filter(|suite| suite.is_wanted(&named)).map(|suite| suite.name).collect()
     }
 
     #[test]
-    fn the_rest_of_the_workspace_leaves_out_what_has_its_own_line() {
-        let all = arguments(&SUITES[0], &["sluice-proto", "sluice-e2e"]);
-        assert_eq!(all, ["test", "--locked", "--no-fail-fast", "--workspace", "--exclude=sluice-e2e"]);
+    fn parts_run_once_with_the_whole_or_alone_by_name() {
+        assert_eq!(wanted(&[]), ["workspace", "canary"]);
+        assert_eq!(wanted(&["crash", "sim"]), ["crash", "sim"]);
+    }
+
+    #[test]
+    fn every_suite_chooses_the_features_of_the_whole_workspace() {
+        for suite in SUITES {
+            let command = suite.command();
+            assert!(command.get_args().any(|arg| arg == "--workspace"), "{}", suite.name);
+        }
     }
 
     #[test]
