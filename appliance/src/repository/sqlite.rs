@@ -15,7 +15,7 @@ use convert::{Sql, failed, from_json, number, to_json};
 use sluice_proto::wire::{PolicyView, StoredSegment};
 use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Connection, Row, Sqlite, Transaction};
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,7 +43,15 @@ impl SqliteRepository {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIME);
         let opening = || format!("opening {}", file.display());
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await;
+        let writer = SqlitePoolOptions::new().max_connections(1).after_release(|connection, _| {
+            Box::pin(async move {
+                // Waits for a rollback that is under way. SQLite rolls back by itself where a disk is full; sqlx counts
+                // a transaction then that there is no more, and such a connection would never begin another.
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        });
+        let writer = writer.connect_with(options.clone()).await;
         let writer = writer.map_err(|e| failed(e, opening()))?;
         let check: String =
             sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&writer).await.map_err(|e| failed(e, opening()))?;

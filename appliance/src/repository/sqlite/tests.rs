@@ -146,3 +146,25 @@ async fn a_full_file_system_says_so_and_what_was_there_stays() {
     let newest = repository.log_entries(None, 1).await.unwrap();
     assert_eq!(newest[0].at_ms, entry.at_ms - 1, "what was confirmed must be there, what was refused must not");
 }
+
+#[tokio::test]
+async fn with_room_again_it_goes_on() {
+    let Some(fs) = sluice_test_support::SmallFs::mount(1 << 20) else {
+        eprintln!("not root: a small file system can't be mounted, nothing was tested");
+        return;
+    };
+    let repository = open(fs.path()).await;
+    let mut disk = disk_record(DISK, Generation(1));
+    repository.save(&disk, None).await.unwrap();
+    let filler = fs.path().join("filler");
+    // Writes all that fits and fails then.
+    std::fs::write(&filler, vec![1; 1 << 20]).unwrap_err();
+    disk.name = "x".repeat(100_000);
+    for _ in 0..2 {
+        let error = repository.save(&disk, None).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Full, "{error:?}");
+    }
+    std::fs::remove_file(&filler).unwrap();
+    repository.save(&disk, None).await.unwrap();
+    assert_eq!(repository.disks().await.unwrap(), [disk]);
+}
