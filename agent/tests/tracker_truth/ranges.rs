@@ -133,6 +133,7 @@ fn a_write_in_flight_over_a_swap_is_in_both_intervals() {
         });
         let marked = sectors(&[(40, 8)]);
         while tracker.peek().expect("peek").dirty != marked {
+            assert!(!done.load(Ordering::SeqCst), "it ended, and its start was not marked");
             std::thread::yield_now();
         }
         assert_eq!(interval(&mut tracker), marked, "marked as it starts");

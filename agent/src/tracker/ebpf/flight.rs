@@ -2,7 +2,8 @@
 
 use super::kernel::Area;
 use sluice_proto::bitmap::SectorBitmap;
-use sluice_proto::units::Extent;
+use sluice_proto::units::{Extent, SectorCount};
+use std::io;
 
 /// Buckets for a disk: places for about 80,000 requests or bios in 2 MiB.
 pub(super) const BUCKETS: u64 = 16384;
@@ -18,34 +19,45 @@ const INTERVALS_MAX: u64 = 64;
 
 /// Adds what started before the interval `ended` and had not ended, or not visibly, when that interval did. What started
 /// within it is marked in it anyway.
-pub(super) fn add_unended(table: &Area, ended: u64, sectors: u64, dirty: &mut SectorBitmap) {
-    for (_, range, interval) in entries(table) {
-        if interval >= ended {
-            continue;
-        }
-        let extent = match range {
+pub(super) fn add_unended(table: &Area, ended: u64, sectors: u64, dirty: &mut SectorBitmap) -> io::Result<()> {
+    for entry in entries(table)?.into_iter().filter(|entry| entry.interval < ended) {
+        let extent = match entry.range {
             EVERYTHING => Extent::new(0, sectors),
             range => Extent::new(range >> 24, range & 0xff_ffff),
         };
-        if extent.is_within(sluice_proto::units::SectorCount(sectors)) {
+        if extent.is_within(SectorCount(sectors)) {
             dirty.set(extent);
         }
     }
+    Ok(())
 }
 
 /// Takes out what is too old to be in flight.
-pub(super) fn purge(table: &Area, ended: u64) {
-    for (at, _, interval) in entries(table) {
-        if interval.saturating_add(INTERVALS_MAX) < ended {
-            table.store(at, 0);
-        }
-    }
+pub(super) fn purge(table: &Area, ended: u64) -> io::Result<()> {
+    let mut cursor = table.cursor();
+    let is_old = |entry: &Entry| entry.interval.saturating_add(INTERVALS_MAX) < ended;
+    entries(table)?.into_iter().filter(is_old).try_for_each(|entry| cursor.store(entry.at, 0))
 }
 
-/// Where each entry lies, its range and its interval. Programs may be changing them: an entry is put in by a program that
-/// marks in a later interval, so what is read of it meanwhile can only mark too much.
-fn entries(table: &Area) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-    let slots = (0..table.words() / BUCKET_WORDS)
-        .flat_map(|bucket| (0..SLOTS).map(move |slot| bucket * BUCKET_WORDS + slot * ENTRY_WORDS));
-    slots.filter(|at| table.load(*at) != 0).map(|at| (at, table.load(at + 1), table.load(at + 2)))
+struct Entry {
+    /// The word where it lies.
+    at: u64,
+    range: u64,
+    interval: u64,
+}
+
+/// All entries. Programs may be changing them: an entry is put in by a program that marks in a later interval, so what is
+/// read of it meanwhile can only mark too much.
+fn entries(table: &Area) -> io::Result<Vec<Entry>> {
+    let mut cursor = table.cursor();
+    let mut found = Vec::new();
+    for bucket in 0..table.words() / BUCKET_WORDS {
+        for slot in 0..SLOTS {
+            let at = bucket * BUCKET_WORDS + slot * ENTRY_WORDS;
+            if cursor.load(at)? != 0 {
+                found.push(Entry { at, range: cursor.load(at + 1)?, interval: cursor.load(at + 2)? });
+            }
+        }
+    }
+    Ok(found)
 }

@@ -55,6 +55,16 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<[u64; 28]> {
     Ok(info)
 }
 
+/// Gives freed memory back to the system. Reading the kernel's types takes some 30 MiB for a moment, and the agent's
+/// memory is promised to stay small.
+pub(super) fn give_memory_back() {
+    // SAFETY: it has no arguments that matter and touches free memory only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// Waits until every BPF program that is running now has ended.
 ///
 /// The kernel promises this for an update of a map of maps ("wait for any running BPF programs to complete so that
@@ -85,68 +95,128 @@ impl Barrier {
     }
 }
 
-/// The memory of a BPF_F_MMAPABLE array of 64-bit words, shared with the programs that mark in it.
+/// A stretch of a BPF_F_MMAPABLE array of 64-bit words, shared with the programs that mark in it.
 #[derive(Debug)]
-pub(super) struct Area {
+struct Window {
     start: NonNull<AtomicU64>,
+    /// The array's words that it shows.
+    from: u64,
     words: u64,
 }
 
 // SAFETY: the memory is only reached through atomics, and is unmapped once, by the owner.
-unsafe impl Send for Area {}
+unsafe impl Send for Window {}
 // SAFETY: as above.
-unsafe impl Sync for Area {}
+unsafe impl Sync for Window {}
 
-impl Area {
-    /// Maps `words` words of the array. The kernel refuses what is longer than the array.
-    pub fn map(map: BorrowedFd<'_>, words: u64) -> io::Result<Self> {
+impl Window {
+    /// Maps words of the array, from one that lies at a page's start. The kernel refuses what is longer than the array.
+    fn map(array: BorrowedFd<'_>, from: u64, words: u64) -> io::Result<Self> {
         let length = usize::try_from(words * 8).map_err(io::Error::other)?;
+        let offset = i64::try_from(from * 8).map_err(io::Error::other)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at a place of the kernel's choice; nothing else is touched.
         let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_fd().as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, array.as_raw_fd(), offset)
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        NonNull::new(start.cast()).map(|start| Self { start, words }).ok_or_else(|| io::Error::other("mapped at null"))
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at null"))?;
+        Ok(Self { start, from, words })
     }
 
-    /// Words in the area.
+    fn shows(&self, index: u64) -> bool {
+        index.checked_sub(self.from).is_some_and(|within| within < self.words)
+    }
+
+    /// The word at `index`, counted from the array's start, which the window must show.
+    fn word(&self, index: u64) -> &AtomicU64 {
+        assert!(self.shows(index), "word {index} is not among {} from {}", self.words, self.from);
+        // SAFETY: within the mapping, which lives as long as self; aligned, as it starts on a page.
+        unsafe { self.start.add((index - self.from) as usize).as_ref() }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `map` made; no reference into it outlives self.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.words as usize * 8) };
+    }
+}
+
+/// Words in a page.
+const PAGE_WORDS: u64 = 512;
+/// Words that a cursor shows at a time: 512 KiB, which counts as this process's memory while it is mapped.
+const WINDOW_WORDS: u64 = 128 * PAGE_WORDS;
+
+/// An array of 64-bit words that programs and agent share. Its first page is always mapped.
+#[derive(Debug)]
+pub(super) struct Area {
+    array: OwnedFd,
+    head: Window,
+    words: u64,
+}
+
+impl Area {
+    /// Takes an array of `words` words.
+    pub fn new(array: OwnedFd, words: u64) -> io::Result<Self> {
+        let head = Window::map(array.as_fd(), 0, words.min(PAGE_WORDS))?;
+        Ok(Self { array, head, words })
+    }
+
+    /// Words in the array.
     pub fn words(&self) -> u64 {
         self.words
     }
 
-    /// The word at `index`.
-    ///
-    /// # Panics
-    /// Where the area has no such word: layouts are checked when the area is mapped.
-    pub fn word(&self, index: u64) -> &AtomicU64 {
-        assert!(index < self.words, "word {index} of {}", self.words);
-        // SAFETY: within the mapping, which lives as long as self; aligned, as it starts on a page.
-        unsafe { self.start.add(index as usize).as_ref() }
-    }
-
-    /// The word's value.
+    /// A word of the first page.
     pub fn load(&self, index: u64) -> u64 {
-        self.word(index).load(Ordering::Acquire)
+        self.head.word(index).load(Ordering::Acquire)
     }
 
-    /// Sets the word's value.
+    /// Sets a word of the first page.
     pub fn store(&self, index: u64, value: u64) {
-        self.word(index).store(value, Ordering::Release);
+        self.head.word(index).store(value, Ordering::Release);
+    }
+
+    /// Reaches all words, best in ascending order.
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor { area: self, window: None }
     }
 }
 
-impl Drop for Area {
-    fn drop(&mut self) {
-        // SAFETY: this is the mapping that `map` made; no reference into it outlives self.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.words as usize * 8) };
+/// Shows one stretch of an array after the other.
+#[derive(Debug)]
+pub(super) struct Cursor<'a> {
+    area: &'a Area,
+    window: Option<Window>,
+}
+
+impl Cursor<'_> {
+    /// The word at `index`.
+    pub fn load(&mut self, index: u64) -> io::Result<u64> {
+        Ok(self.show(index)?.word(index).load(Ordering::Acquire))
+    }
+
+    /// Sets the word at `index`.
+    pub fn store(&mut self, index: u64, value: u64) -> io::Result<()> {
+        self.show(index)?.word(index).store(value, Ordering::Release);
+        Ok(())
+    }
+
+    fn show(&mut self, index: u64) -> io::Result<&Window> {
+        let shown = self.window.take().filter(|window| window.shows(index));
+        let window = match shown {
+            Some(window) => window,
+            None => {
+                let from = index / PAGE_WORDS * PAGE_WORDS;
+                if index >= self.area.words {
+                    return Err(io::Error::other(format!("word {index} of {}", self.area.words)));
+                }
+                Window::map(self.area.array.as_fd(), from, WINDOW_WORDS.min(self.area.words - from))?
+            }
+        };
+        Ok(self.window.insert(window))
     }
 }

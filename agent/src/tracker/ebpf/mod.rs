@@ -172,7 +172,8 @@ impl EbpfTracker {
         // A process that died in the middle of a swap may have left programs running on the inactive buffer.
         tracker.wait()?;
         let inactive = header::interval(&tracker.held.area) + 1;
-        tracker.clean = drain::is_empty(&tracker.held.area, &tracker.held.geometry, inactive);
+        let is_empty = drain::is_empty(&tracker.held.area, &tracker.held.geometry, inactive);
+        tracker.clean = is_empty.map_err(|e| tracker.kernel_error("reading the tables", e))?;
         tracker.interval_began = tracker.skips()?;
         Ok(Attached { tracker, doubt })
     }
@@ -253,17 +254,18 @@ impl Tracker for EbpfTracker {
         header::begin_interval(area, ended + 1);
         self.wait()?;
         let skips = self.skips()?;
+        let failed = |e| self.kernel_error("reading the tables", e);
         let mut dirty = SectorBitmap::new();
         let mut flags = header::flags(area, ended);
-        drain::drain(area, geometry, ended, &mut dirty);
+        drain::drain(area, geometry, ended, &mut dirty).map_err(failed)?;
         if both {
             // An interval that was not released lies under the marks of the one that begins now.
             flags |= header::flags(area, ended + 1);
-            drain::drain(area, geometry, ended + 1, &mut dirty);
+            drain::drain(area, geometry, ended + 1, &mut dirty).map_err(failed)?;
         }
-        flight::add_unended(flight, ended, geometry.sectors, &mut dirty);
+        flight::add_unended(flight, ended, geometry.sectors, &mut dirty).map_err(failed)?;
         if skips.ends > 0 {
-            flight::purge(flight, ended);
+            flight::purge(flight, ended).map_err(failed)?;
         }
         let doubt = self.doubt(flags, skips);
         self.interval_began = skips;
@@ -277,7 +279,7 @@ impl Tracker for EbpfTracker {
         let Held { area, geometry, .. } = &self.held;
         let running = header::interval(area);
         let mut dirty = SectorBitmap::new();
-        drain::drain(area, geometry, running, &mut dirty);
+        drain::drain(area, geometry, running, &mut dirty).map_err(|e| self.kernel_error("reading the tables", e))?;
         let skips = self.skips()?;
         let missed_start = skips.starts != self.interval_began.starts;
         let doubt = self.doubt(header::flags(area, running), skips);
@@ -288,7 +290,8 @@ impl Tracker for EbpfTracker {
     fn release(&mut self) -> Result<(), TrackerError> {
         let Some(skips) = self.swapped.take() else { return Ok(()) };
         let Held { area, geometry, .. } = &self.held;
-        drain::clear(area, geometry, header::interval(area) + 1);
+        let cleared = drain::clear(area, geometry, header::interval(area) + 1);
+        cleared.map_err(|e| self.kernel_error("clearing the tables", e))?;
         header::set_answered(area, skips);
         self.clean = true;
         Ok(())

@@ -95,7 +95,7 @@ fn open_map(path: &Path, value_bytes: u64) -> Result<(u32, Area), Failure> {
         return Err("a table has another shape".into());
     }
     let words = u64::from(info.max_entries()) * value_bytes / 8;
-    Ok((info.id(), Area::map(map.fd().as_fd(), words)?))
+    Ok((info.id(), Area::new(map.fd().as_fd().try_clone_to_owned()?, words)?))
 }
 
 /// Opens a program that is attached, by a link that is pinned too, and marks in the map `area_id`.
@@ -130,6 +130,7 @@ pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure>
     remove(&new)?;
     fs::create_dir(&new)?;
     let held = create_in(&new, identity).inspect_err(|_| drop(remove(&new)))?;
+    kernel::give_memory_back();
     remove(folder)?;
     fs::rename(&new, folder)?;
     Ok(held)
@@ -188,7 +189,7 @@ fn map_and_pin(ebpf: &aya::Ebpf, name: &str, words: u64, folder: &Path) -> Resul
     let aya::maps::Map::Array(data) = table else {
         return Err("a table of the object has another shape".into());
     };
-    let area = Area::map(data.fd().as_fd(), words)?;
+    let area = Area::new(data.fd().as_fd().try_clone_to_owned()?, words)?;
     table.pin(folder.join(name))?;
     Ok(area)
 }

@@ -7,7 +7,6 @@ use crate::tracker::{Doubt, TrackingEpoch};
 use proptest::prelude::*;
 use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::units::{Extent, SectorCount};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 
@@ -68,27 +67,35 @@ fn an_event_is_lost_only_if_start_and_end_are_unknown() {
 fn area(words: u64) -> Area {
     let file = tempfile::tempfile().expect("a file");
     file.set_len(words * 8).expect("its size");
-    Area::map(file.as_fd(), words).expect("mapped")
+    Area::new(file.into(), words).expect("mapped")
+}
+
+fn get(area: &Area, index: u64) -> u64 {
+    area.cursor().load(index).expect("a word")
+}
+
+fn put(area: &Area, index: u64, value: u64) {
+    area.cursor().store(index, value).expect("a word");
 }
 
 /// Marks one sector as the programs do, with the leaf in `slot`.
 fn mark(area: &Area, g: &Geometry, buffer: u64, sector: u64, slot: u64) {
     let base = g.base(buffer);
-    let set = |index: u64, bit: u64| area.store(index, area.load(index) | 1 << bit);
+    let set = |index: u64, bit: u64| put(area, index, get(area, index) | 1 << bit);
     set(base + g.leaves_at + slot * 2 + sector % 128 / 64, sector % 64);
     set(base + g.leaf_sum_at + slot / 64 / 64, slot / 64 % 64);
     if g.hash_bits != 0 {
         let at = base + g.keys_at + slot / 2;
-        let mut keys = area.load(at).to_ne_bytes();
+        let mut keys = get(area, at).to_ne_bytes();
         let from = (slot % 2 * 4) as usize;
         keys[from..from + 4].copy_from_slice(&((sector / 128 + 1) as u32).to_ne_bytes());
-        area.store(at, u64::from_ne_bytes(keys));
+        put(area, at, u64::from_ne_bytes(keys));
     }
 }
 
 fn mark_coarse(area: &Area, g: &Geometry, buffer: u64, grain: u64) {
     let (base, bit) = (g.base(buffer), grain >> g.coarse_shift);
-    let set = |index: u64, bit: u64| area.store(index, area.load(index) | 1 << bit);
+    let set = |index: u64, bit: u64| put(area, index, get(area, index) | 1 << bit);
     set(base + g.coarse_at + bit / 64, bit % 64);
     set(base + g.coarse_sum_at + bit / 64 / 64 / 64, bit / 64 / 64 % 64);
 }
@@ -122,14 +129,14 @@ proptest! {
         }
         let drained = |buffer| {
             let mut dirty = SectorBitmap::new();
-            drain::drain(&area, &g, buffer, &mut dirty);
+            drain::drain(&area, &g, buffer, &mut dirty).expect("drained");
             dirty
         };
         prop_assert_eq!(drained(buffer), expected.clone());
         prop_assert_eq!(drained(buffer + 1), SectorBitmap::new());
-        prop_assert_eq!(drain::is_empty(&area, &g, buffer), expected.is_empty());
-        drain::clear(&area, &g, buffer);
-        prop_assert!((0..g.area_words()).all(|index| area.load(index) == 0));
+        prop_assert_eq!(drain::is_empty(&area, &g, buffer).expect("read"), expected.is_empty());
+        drain::clear(&area, &g, buffer).expect("cleared");
+        prop_assert!((0..g.area_words()).all(|index| get(&area, index) == 0));
     }
 }
 
@@ -138,7 +145,7 @@ fn what_has_not_ended_is_marked_and_what_is_too_old_is_dropped() {
     let table = area(flight::BUCKET_WORDS * 4);
     let put = |bucket: u64, slot: u64, words: [u64; 3]| {
         for (i, word) in words.into_iter().enumerate() {
-            table.store(bucket * flight::BUCKET_WORDS + slot * 3 + i as u64, word);
+            put(&table, bucket * flight::BUCKET_WORDS + slot * 3 + i as u64, word);
         }
     };
     put(0, 0, [0xffff_8880_0000_1000, 8 << 24 | 2, 99]);
@@ -148,16 +155,16 @@ fn what_has_not_ended_is_marked_and_what_is_too_old_is_dropped() {
     put(3, 4, [0xffff_8880_0000_4000, 99 << 24 | 2, 98]);
     let unended = |ended| {
         let mut dirty = SectorBitmap::new();
-        flight::add_unended(&table, ended, 100, &mut dirty);
+        flight::add_unended(&table, ended, 100, &mut dirty).expect("read");
         dirty
     };
     let first = SectorBitmap::from_extents([Extent::new(8, 2)]);
     assert_eq!(unended(100), first, "that of interval 100 is marked there; what is no range of the disk is left out");
     put(2, 1, [0xffff_8880_0000_5000, u64::MAX, 100]);
     assert_eq!(unended(101), SectorBitmap::full(SectorCount(100)));
-    flight::purge(&table, 164);
+    flight::purge(&table, 164).expect("written");
     assert_eq!(unended(200), SectorBitmap::full(SectorCount(100)));
-    flight::purge(&table, 165);
+    flight::purge(&table, 165).expect("written");
     assert_eq!(unended(200), SectorBitmap::new());
 }
 
