@@ -1,13 +1,15 @@
 //! `sluice`: the operator's command line.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod progress;
+
 mod args;
 mod bottleneck;
 mod demo;
 mod inspect;
 mod outcome;
 mod processes;
-mod progress;
 mod replicate;
 mod report;
 mod signals;

@@ -120,6 +120,7 @@ impl Process {
             if self.ended().is_some() {
                 return;
             }
+            // sleep: a child's end can't be awaited with a limit outside of a runtime.
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         drop(self.child.kill());

@@ -19,6 +19,16 @@ pub fn say(line: impl AsRef<str>) {
     SCREEN.suspend(|| eprintln!("{}", line.as_ref()));
 }
 
+/// A line for programs, on stdout. That nobody reads it any more must not end what is under way.
+pub fn print(line: std::fmt::Arguments<'_>) {
+    SCREEN.suspend(|| drop(writeln!(io::stdout(), "{line}")));
+}
+
+/// As `println!`, past the bars, and with no panic where stdout is closed.
+macro_rules! print_line {
+    ($($text:tt)*) => { $crate::progress::print(format_args!($($text)*)) };
+}
+
 /// One bar; gone when it is dropped.
 #[derive(Debug)]
 pub struct Bar {

@@ -51,7 +51,7 @@ pub async fn run(args: &Args) -> Result<Outcome, Refusal> {
     )
     .await?;
     match args.json {
-        true => println!("{}", json(&comparison)),
+        true => print_line!("{}", json(&comparison)),
         false => tell(&comparison),
     }
     Ok(if comparison.equal { Outcome::Good } else { Outcome::Bad })
@@ -76,23 +76,23 @@ fn raw_by_suffix(path: &Path) -> Option<Format> {
 fn tell(comparison: &Comparison) {
     let Comparison { bytes, seconds, .. } = comparison;
     if comparison.equal {
-        println!("equal: {} compared in {seconds:.1} s, BLAKE3 {}", units::bytes(bytes.0), comparison.source_digest);
+        print_line!("equal: {} compared in {seconds:.1} s, BLAKE3 {}", units::bytes(bytes.0), comparison.source_digest);
         return;
     }
-    println!(
+    print_line!(
         "DIFFERENT: {} sectors in {} extents, of {} compared in {seconds:.1} s",
         comparison.differing_sectors,
         comparison.differing_extents,
         units::bytes(bytes.0)
     );
     for extent in &comparison.differing {
-        println!("  {extent} ({} from byte {})", units::bytes(extent.bytes().0), extent.start.offset());
+        print_line!("  {extent} ({} from byte {})", units::bytes(extent.bytes().0), extent.start.offset());
     }
     let more = comparison.differing_extents - comparison.differing.len() as u64;
     if more > 0 {
-        println!("  and {more} extents more");
+        print_line!("  and {more} extents more");
     }
-    println!("BLAKE3 of the source {}\nBLAKE3 of the target {}", comparison.source_digest, comparison.target_digest);
+    print_line!("BLAKE3 of the source {}\nBLAKE3 of the target {}", comparison.source_digest, comparison.target_digest);
 }
 
 #[derive(Serialize)]

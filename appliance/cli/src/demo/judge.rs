@@ -13,8 +13,8 @@ pub async fn judge(source: &Path, target: &Path) -> Result<bool, Refusal> {
     let compared = compare_disks((source, Some(Format::Raw)), (target, Some(Format::Vhd))).await?;
     let size = units::bytes(compared.bytes.0);
     match compared.equal {
-        true => println!("whole disks: {size} equal, BLAKE3 {}", compared.source_digest),
-        false => println!("whole disks: {} of {size} DIFFER", units::bytes(compared.differing_sectors.bytes().0)),
+        true => print_line!("whole disks: {size} equal, BLAKE3 {}", compared.source_digest),
+        false => print_line!("whole disks: {} of {size} DIFFER", units::bytes(compared.differing_sectors.bytes().0)),
     }
     Ok(compared.equal & qemu(source, target)?)
 }
@@ -26,12 +26,12 @@ fn qemu(source: &Path, target: &Path) -> Result<bool, Refusal> {
     let output = match command.output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            println!("qemu-img compare: not installed here (Debian: qemu-utils)");
+            print_line!("qemu-img compare: not installed here (Debian: qemu-utils)");
             return Ok(true);
         }
         Err(error) => return Err(Refusal::at("qemu-img", error)),
     };
     let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    println!("qemu-img compare: {}", words(&[output.stdout, output.stderr].concat()));
+    print_line!("qemu-img compare: {}", words(&[output.stdout, output.stderr].concat()));
     Ok(output.status.success())
 }

@@ -96,12 +96,12 @@ async fn play(args: &Args, stage: &mut Stage) -> Result<Outcome, Refusal> {
     say("the source is at rest: the final cycle compares whole disks");
     let cycles = watch.finish().await?;
     drop(cluster);
-    println!("{}", report::table(&cycles).trim_end());
+    print_line!("{}", report::table(&cycles).trim_end());
     let all_verified =
         cycles.iter().all(|c| c.verified && c.bitmaps_equal == Some(true) && c.digests_equal() == Some(true));
     let equal = judge::judge(stage.source(), &stage.target()?).await?;
     let good = all_verified && equal;
-    println!("{}", if good { "all verified" } else { "NOT all verified" });
+    print_line!("{}", if good { "all verified" } else { "NOT all verified" });
     Ok(if good { Outcome::Good } else { Outcome::Bad })
 }
 

@@ -71,7 +71,7 @@ impl Findings {
 /// Looks and tells.
 pub async fn run(args: &Args) -> Result<Outcome, Refusal> {
     let found = look(&args.file)?;
-    println!("{}: {}", args.file.display(), found.lines.join("\n"));
+    print_line!("{}: {}", args.file.display(), found.lines.join("\n"));
     Ok(if found.wrong { Outcome::Bad } else { Outcome::Good })
 }
 

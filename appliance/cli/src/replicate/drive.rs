@@ -183,6 +183,6 @@ fn tell(report: &CycleReport, view: &CycleView, json: bool) {
     }
     progress::say(report.line());
     if json {
-        println!("{}", report.json());
+        print_line!("{}", report.json());
     }
 }
