@@ -7,6 +7,7 @@
 //! - [`lock`], [`lease`], [`system`]: one process per state folder, proof that nobody writes, time and randomness.
 //!
 //! Unsafe code is confined to the modules that allow it below; each block says why it is sound.
+#![deny(unsafe_code)]
 
 pub mod append_log;
 mod blocking;

@@ -112,7 +112,8 @@ impl ModelDisk {
             }
             values
         };
-        tokio::time::sleep(rng.pause(3)).await;
+        // Most writes are quick; some are on their way longer than it takes to swap, to read and to ship.
+        tokio::time::sleep(rng.pause(if rng.once_in(8) { 400 } else { 3 })).await;
         let half = values.len() / 2;
         self.land(extent.start, &values[..half]);
         if rng.once_in(3) {
