@@ -20,6 +20,7 @@ pub use open::{Retries, StoreOptions, open};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -60,15 +61,16 @@ pub trait CacheStore: Send + Sync {
 
     /// Puts, reads and deletes a small object, so that a wrong key or a full disk shows at the start, not in a cycle.
     async fn check(&self) -> Result<(), StoreError> {
-        const KEY: &str = "sluice-store-check";
         const BYTES: &[u8] = b"sluice: this object may be deleted\n";
-        self.put(KEY, Bytes::from_static(BYTES)).await?;
-        let back = self.get(KEY, BYTES.len() as u64).await?;
+        // Appliance and hydrator may start, and check, at the same time: each has an object of its own.
+        let key = format!("sluice-store-check-{:016x}", RandomState::new().hash_one(std::process::id()));
+        self.put(&key, Bytes::from_static(BYTES)).await?;
+        let back = self.get(&key, BYTES.len() as u64).await?;
         if back != BYTES {
             let context = format!("{} gave back other bytes than were put", self.describe());
             return Err(StoreError::new(StoreErrorKind::Corrupt, context));
         }
-        self.delete(KEY).await
+        self.delete(&key).await
     }
 
     /// True where reading is as cheap as a local file, so that a reader need not spool.

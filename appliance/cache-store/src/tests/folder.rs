@@ -68,3 +68,19 @@ async fn a_file_where_the_folder_should_be_is_refused() {
     assert!(error.to_string().contains("file"), "{error}");
     assert_eq!(std::fs::read(file).unwrap(), b"mine");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn several_processes_may_check_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_folder(dir.path());
+    let checks: Vec<_> = (0..32)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.check().await })
+        })
+        .collect();
+    for check in checks {
+        check.await.unwrap().unwrap();
+    }
+    assert_eq!(store.list("").await.unwrap(), [], "nothing is left");
+}

@@ -4,7 +4,7 @@ use sluice_e2e::{Format, Replicate, assert_equal};
 use sluice_test_support::command::is_root;
 use sluice_test_support::devices::text;
 use sluice_test_support::mounts::SmallDisk;
-use sluice_test_support::program::Sluice;
+use sluice_test_support::program::{Ended, Sluice};
 
 const BYTES: usize = 24 << 20;
 
@@ -23,30 +23,35 @@ fn a_full_disk_fails_the_run_and_loses_nothing() {
     }
     std::fs::write(&source, &noise).expect("a source");
 
-    // The target's disk.
-    let small = SmallDisk::new(48 << 20);
-    let filler = small.fill_but(8 << 20);
-    let target = small.path().join("target.raw");
-    let arguments = ["replicate", text(&source), text(&target), "--json"];
-    let ended = Sluice::run(&arguments);
-    assert!(ended.code().is_some_and(|code| code != 0), "{}\n{}", ended.status, ended.stderr);
-    let words = format!("{}{}", ended.stdout, ended.stderr).to_lowercase();
-    assert!(words.contains("room") || words.contains("full") || words.contains("no space"), "{words}");
-    std::fs::remove_file(filler).expect("room again");
-    let again = Sluice::run(&arguments);
-    assert_eq!(again.code(), Some(0), "with room again it goes on: {}", again.stderr);
-    assert_equal(&source, &target, Format::Raw);
+    // The target's disk, with the state elsewhere; then all on one disk.
+    let state = folder.path().join("state");
+    let apart = ["--state", text(&state)];
+    for (bytes, options) in [(40 << 20, &apart[..]), (80 << 20, &[])] {
+        let small = SmallDisk::new(bytes);
+        let filler = small.fill_but(8 << 20);
+        let target = small.path().join("target.raw");
+        let arguments = [&["replicate", text(&source), text(&target), "--json"], options].concat();
+        assert_no_room(&Sluice::run(&arguments));
+        std::fs::remove_file(filler).expect("room again");
+        let again = Sluice::run(&arguments);
+        assert_eq!(again.code(), Some(0), "with room again it goes on: {}", again.stderr);
+        assert_equal(&source, &target, Format::Raw);
+    }
 
     // The cache's disk: one segment of what can't be compressed does not fit.
-    let small = SmallDisk::new(16 << 20);
+    let small = SmallDisk::new(40 << 20);
     let filler = small.fill_but(2 << 20);
     let cache = format!("file://{}", text(small.path()));
     let replicate = Replicate::new(&source, Format::Vhd, &["--cache", &cache]);
-    let ended = replicate.run();
-    assert!(ended.code().is_some_and(|code| code != 0), "{}\n{}", ended.status, ended.stderr);
-    let words = format!("{}{}", ended.stdout, ended.stderr).to_lowercase();
-    assert!(words.contains("room") || words.contains("full") || words.contains("no space"), "{words}");
+    assert_no_room(&replicate.run());
     std::fs::remove_file(filler).expect("room again");
     replicate.must();
     assert_equal(&source, &replicate.target(), Format::Vhd);
+}
+
+/// It failed, and says why and what to do.
+fn assert_no_room(ended: &Ended) {
+    assert_eq!(ended.code(), Some(1), "{}", ended.stderr);
+    let words = format!("{}{}", ended.stdout, ended.stderr).to_lowercase();
+    assert!(["room", "full", "no space"].iter().any(|word| words.contains(word)), "{words}");
 }
