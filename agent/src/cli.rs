@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::journal::{FolderRecords, Journal};
+use crate::protect::Protection;
 use crate::service;
 use crate::tracker::ebpf::EbpfTracker;
 use clap::{Parser, Subcommand};
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 const AFTER: &str = "\
 Examples:
   sluice-agent run --config /etc/sluice/agent.toml
+  sluice-agent rotate-key --config /etc/sluice/agent.toml --source /dev/vdb
   sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes
 
 Exit codes:
@@ -40,6 +42,16 @@ enum Command {
         /// The configuration file.
         #[arg(long, value_name = "FILE.toml")]
         config: PathBuf,
+    },
+    /// Begins a new generation of a disk, under a new data key. Stop the agent first; nothing is copied again.
+    #[command(after_help = "Example:\n  sluice-agent rotate-key --config /etc/sluice/agent.toml --source /dev/vdb")]
+    RotateKey {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE.toml")]
+        config: PathBuf,
+        /// The disk's source, as the configuration has it.
+        #[arg(long)]
+        source: PathBuf,
     },
     /// Ends a disk's protection: its tracking is taken out of the kernel and its state is removed.
     #[command(after_help = "Example:\n  sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes")]
@@ -71,7 +83,9 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let (Command::Run { config: path } | Command::Forget { config: path, .. }) = &cli.command;
+    let (Command::Run { config: path }
+    | Command::RotateKey { config: path, .. }
+    | Command::Forget { config: path, .. }) = &cli.command;
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
@@ -81,6 +95,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Run { .. } => run(&config),
+        Command::RotateKey { source, .. } => rotate_key(&config, &source),
         Command::Forget { source, yes, .. } => forget(&config, &source, yes),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -112,10 +127,24 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     })
 }
 
+/// The disk of the configuration whose source this is.
+fn disk_of(config: &Config, source: &Path) -> Result<Protection, String> {
+    config
+        .protections()
+        .find(|p| p.source == source)
+        .ok_or_else(|| format!("{} is not in the configuration; name the source as it stands there", source.display()))
+}
+
+fn rotate_key(config: &Config, source: &Path) -> Result<(), Box<dyn Error>> {
+    let entropy = OsEntropy::new();
+    let signer = service::signing_key(&config.state, &entropy)?;
+    let generation = disk_of(config, source)?.rotate_key(&entropy, &signer)?;
+    println!("{}: generation {generation} begins with the next start of the agent", source.display());
+    Ok(())
+}
+
 fn forget(config: &Config, source: &Path, yes: bool) -> Result<(), Box<dyn Error>> {
-    let disk = config.protections().find(|p| p.source == source).ok_or_else(|| {
-        format!("{} is not in the configuration; name the source as it stands there", source.display())
-    })?;
+    let disk = disk_of(config, source)?;
     let journal = Journal::open(Box::new(FolderRecords::open(&disk.state)?))?
         .map_err(|_| format!("{} was never protected from here: nothing to remove", source.display()))?;
     let pins = disk.pins.join(journal.identity().disk.to_string());

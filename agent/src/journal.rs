@@ -7,8 +7,10 @@ mod folder;
 mod record;
 
 pub use folder::FolderRecords;
+use record::Secret;
 pub use record::{Identity, Plan, Stored};
 
+use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::stream::BlockCv;
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{CycleNo, SectorBitmap};
@@ -249,6 +251,24 @@ impl Journal {
             self.end_plan()?;
         }
         self.note_settled(cycle)
+    }
+
+    /// Begins a new generation under another data key. A cycle that runs under the old one can't be gone on with: its
+    /// sectors go into the next.
+    ///
+    /// # Errors
+    /// Records that can't be written; the old generation goes on then, or the new one without the cycle.
+    pub fn rotate(&mut self, key: &DataKey, envelope: KeyEnvelope) -> Result<(), JournalError> {
+        // The cycle first: what is stored of it is sealed under the old key and must never meet the new one.
+        if let Some((_, bitmap)) = self.plan.clone() {
+            self.add_carry(&bitmap)?;
+            self.end_plan()?;
+        }
+        self.update(|identity| {
+            identity.generation = envelope.generation;
+            identity.data_key = Secret::of(key);
+            identity.envelope = envelope;
+        })
     }
 
     /// Notes that the verdict on `cycle`, which does not run here, has been dealt with. A plan of an older cycle can

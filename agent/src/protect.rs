@@ -73,6 +73,9 @@ pub enum ProtectError {
     Disk(#[from] DiskError),
 }
 
+/// A tracker, what is doubtful of the time before it, and what the operator is to know of the choice.
+type Chosen = (Box<dyn Tracker>, Option<Doubt>, Option<String>);
+
 /// A disk that is ready to be protected.
 pub struct Protected {
     /// Its owner, to be run.
@@ -126,6 +129,23 @@ impl Protection {
         Ok(Protected { agent, disk, size, tracker: kind, remark, counts, lock })
     }
 
+    /// Begins a new generation of the disk, under a new data key. No agent may be running for it.
+    ///
+    /// # Errors
+    /// [`ProtectError`]; a disk that was never protected from here.
+    pub fn rotate_key(&self, entropy: &dyn Entropy, signer: &SigningKey) -> Result<Generation, ProtectError> {
+        let _lock = StateLock::take(&self.state)?;
+        let Ok(mut journal) = Journal::open(Box::new(FolderRecords::open(&self.state)?))? else {
+            return Err(JournalError(format!("{} was never protected from here", self.source.display())).into());
+        };
+        let mut key = [0; 32];
+        entropy.fill(&mut key);
+        let (key, disk, generation) =
+            (DataKey::new(key), journal.identity().disk, journal.identity().generation.next());
+        journal.rotate(&key, KeyEnvelope::wrap(&key, disk, generation, &self.hydrator, signer)?)?;
+        Ok(generation)
+    }
+
     /// The disk's journal: the one that is there, or a new disk's.
     fn journal(
         &self,
@@ -166,7 +186,7 @@ impl Protection {
         disk: DiskId,
         expect: Option<crate::tracker::TrackingEpoch>,
         entropy: &dyn Entropy,
-    ) -> Result<(Box<dyn Tracker>, Option<Doubt>, Option<String>), ProtectError> {
+    ) -> Result<Chosen, ProtectError> {
         let scan = |remark: String| Ok((Box::new(ScanTracker) as Box<dyn Tracker>, None, Some(remark)));
         let mounted = match facts.is_mounted_rw() {
             true => "; it is mounted read-write, so images are `fuzzy` until it is at rest",

@@ -9,7 +9,7 @@ use sluice_proto::cycle::Consistency;
 use sluice_proto::keys::DataKey;
 use sluice_proto::manifest::Manifest;
 use sluice_proto::segment::Segment;
-use sluice_proto::{CycleNo, Digest};
+use sluice_proto::{CycleNo, Digest, FormatError, FormatErrorKind, Generation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ struct Inner {
     disk: ModelDisk,
     medium: Medium,
     agent: Files,
-    key: DataKey,
+    keys: BTreeMap<Generation, DataKey>,
     /// Manifests, and when each was first sent.
     manifests: BTreeMap<Digest, (Manifest, Instant)>,
     judged: BTreeSet<Digest>,
@@ -75,7 +75,7 @@ impl Checker {
             disk,
             medium,
             agent,
-            key,
+            keys: BTreeMap::from([(Generation(1), key)]),
             manifests: BTreeMap::new(),
             judged: BTreeSet::new(),
             proven: None,
@@ -98,6 +98,11 @@ impl Checker {
         let what = what.into();
         tracing::error!("VIOLATION {what}");
         self.0.lock().violations.push(what);
+    }
+
+    /// The data key of a generation that begins.
+    pub fn new_key(&self, generation: Generation, key: DataKey) {
+        self.0.lock().keys.insert(generation, key);
     }
 
     /// The agent sends a segment: none of its blocks may be journalled as stored already.
@@ -124,8 +129,8 @@ impl Checker {
     pub fn committed(&self, cycle: CycleNo, bytes: &Bytes) {
         self.note(&format!("commit {}", cycle.0));
         let mut inner = self.0.lock();
-        let manifest = Manifest::decode(bytes, &inner.key);
-        match manifest {
+        let manifest = inner.keys.values().rev().map(|key| Manifest::decode(bytes, key)).find(Result::is_ok);
+        match manifest.unwrap_or_else(|| Err(FormatError::new(FormatErrorKind::Forged, "no key opens it"))) {
             Ok(manifest) => _ = inner.manifests.entry(Digest::of(bytes)).or_insert((manifest, Instant::now())),
             Err(error) => inner.violations.push(format!("{cycle:?}: manifest: {error}")),
         }

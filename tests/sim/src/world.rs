@@ -230,12 +230,36 @@ impl World {
                 *self.hydrators_way.lock() = None;
             }
             "hydrator" if self.rng.once_in(2) => self.medium.crash(&self.rng),
-            "agent" if *self.stormy.lock() && self.rng.once_in(8) => {
-                self.checker.note("source machine reboots");
-                self.disk.reboot();
-            }
+            "agent" if *self.stormy.lock() => match self.rng.below(12) {
+                0 => {
+                    self.checker.note("source machine reboots");
+                    self.disk.reboot();
+                }
+                1 => self.rotate_key(),
+                _ => {}
+            },
             _ => {}
         }
+    }
+
+    /// The admin rotates the disk's data key while the agent is down.
+    fn rotate_key(&self) {
+        let life = Life::new(self.rng.once_in(4).then(|| self.rng.below(8)), Rng::new(self.rng.next(), 9));
+        let records = Box::new(SimRecords { files: self.agent_files.clone(), life });
+        let Ok(Ok(mut journal)) = Journal::open(records) else { return };
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes);
+        let (key, generation) = (DataKey::new(bytes), journal.identity().generation.next());
+        let signer = SigningKey::from_seed(&[3; 32]);
+        let Ok(envelope) =
+            KeyEnvelope::wrap(&key, journal.identity().disk, generation, self.hydrator_key.public(), &signer)
+        else {
+            return;
+        };
+        // It may be cut off, like any other process.
+        let done = journal.rotate(&key, envelope).is_ok();
+        self.checker.note(&format!("key rotation to {generation:?}: {done}"));
+        self.checker.new_key(generation, key);
     }
 
     fn store(&self, life: &Life) -> Arc<SimStore> {
