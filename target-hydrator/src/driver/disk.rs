@@ -63,6 +63,9 @@ impl DiskTask {
                 Some(current) => self.step(current).await,
                 None => Next::Rest,
             };
+            if !matches!(next, Next::Retry(_)) {
+                self.environment.progress.gets_on(self.disk);
+            }
             match next {
                 Next::Go => pause.reset(),
                 Next::Rest => {
@@ -73,6 +76,7 @@ impl DiskTask {
                 }
                 Next::Retry(why) => {
                     tracing::warn!(disk = %self.disk, "{why}; trying again");
+                    self.environment.progress.failed(self.disk, why);
                     tokio::select! {
                         biased;
                         changed = work.changed() => if changed.is_err() { return },

@@ -19,6 +19,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 const GRACE: Duration = Duration::from_secs(15);
 /// Failures in a row after which a run without `--follow` ends.
 const FAILURES_MAX: u32 = 3;
+/// Tries of one step of the hydrator, some 15 seconds, after which a run without `--follow` ends.
+const TRIES_MAX: u32 = 6;
 /// How far back a cycle's record is looked for.
 const CYCLES: u32 = 16;
 
@@ -56,6 +58,7 @@ impl Run<'_> {
         let mut screen = Screen::new(self.args.limit.as_deref());
         let mut tick = interval(Duration::from_millis(if progress::is_shown() { 100 } else { 5000 }));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut troubles = self.parts.progress.troubles();
         loop {
             let ending = self.ending;
             tokio::select! {
@@ -76,6 +79,11 @@ impl Run<'_> {
                     if let Some(outcome) = self.on(event).await? {
                         return Ok(outcome);
                     }
+                }
+                Ok(trouble) = troubles.wait_for(|disks| disks.values().any(|t| t.tries >= TRIES_MAX)), if !self.args.follow => {
+                    let why = trouble.values().next().map(|trouble| trouble.why.clone()).unwrap_or_default();
+                    progress::say(format!("{why}\nmend this and run it again: it goes on where it was"));
+                    return Ok(Outcome::Bad);
                 }
                 () = sleep_until(ending.unwrap_or_else(Instant::now)), if ending.is_some() => {
                     return Ok(self.interrupted());

@@ -38,6 +38,11 @@ fn a_full_disk_fails_the_run_and_loses_nothing() {
         assert_equal(&source, &target, Format::Raw);
     }
 
+    // Room for the target or for what waits to be applied, not for both; the hydrator can't even keep its state.
+    let small = SmallDisk::new(48 << 20);
+    let target = small.path().join("target.raw");
+    assert_no_room(&Sluice::run(&["replicate", text(&source), text(&target), "--json"]));
+
     // The cache's disk: one segment of what can't be compressed does not fit.
     let small = SmallDisk::new(40 << 20);
     let filler = small.fill_but(2 << 20);
