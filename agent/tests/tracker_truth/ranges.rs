@@ -132,8 +132,10 @@ fn a_write_in_flight_over_a_swap_is_in_both_intervals() {
             done.store(true, Ordering::SeqCst);
         });
         let marked = sectors(&[(40, 8)]);
+        let began = std::time::Instant::now();
         while tracker.peek().expect("peek").dirty != marked {
-            assert!(!done.load(Ordering::SeqCst), "it ended, and its start was not marked");
+            assert!(!done.load(Ordering::SeqCst), "the frozen file system let the write through");
+            assert!(began.elapsed().as_secs() < 20, "its start is not marked");
             std::thread::yield_now();
         }
         assert_eq!(interval(&mut tracker), marked, "marked as it starts");
