@@ -24,6 +24,13 @@ fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it lies");
     let profile = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Without what cargo told us of ourselves: build scripts that look at it would run again, and all be rebuilt.
+    let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    for (name, _) in std::env::vars_os() {
+        if about_us.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            cargo.env_remove(name);
+        }
+    }
     cargo.args(["build", "--locked", "--quiet", "--package", "sluice", "--bin", "sluice"]);
     if profile.ends_with("release") {
         cargo.arg("--release");
