@@ -132,3 +132,6 @@ impl Source for DeviceSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

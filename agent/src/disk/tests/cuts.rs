@@ -16,8 +16,7 @@ fn world() -> World {
 async fn calls_of_a_life() -> u64 {
     let mut world = world();
     world.run().await.unwrap();
-    let calls = world.api.inner.lock().calls;
-    calls
+    world.api.inner.lock().calls
 }
 
 #[tokio::test(start_paused = true)]
