@@ -13,6 +13,7 @@ use sluice_proto::env::Clock;
 use sluice_proto::wire::{CycleView, DiskView};
 use sluice_proto::{CycleNo, DiskId, SECTOR_BYTES};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -117,9 +118,9 @@ impl<'a> Watch<'a> {
         if self.ended.last_key_value().map_or(0, |(cycle, _)| cycle.0) < last_ended {
             let cycles = self.cluster.operator.cycles(disk.disk, CYCLES).await.map_err(Refusal::of)?;
             for view in cycles.into_iter().rev().filter(|view| view.state.is_end()) {
-                if !self.ended.contains_key(&view.cycle) {
+                if let Entry::Vacant(place) = self.ended.entry(view.cycle) {
                     say(line(&view));
-                    self.ended.insert(view.cycle, view);
+                    place.insert(view);
                 }
             }
         }

@@ -143,7 +143,7 @@ impl Hand {
             }
         }
         self.written.changes += 1;
-        if self.written.changes % SYNC_EVERY == 0 {
+        if self.written.changes.is_multiple_of(SYNC_EVERY) {
             self.flush()?;
         }
         self.written.bytes += len as u64;

@@ -76,7 +76,7 @@ pub async fn run(args: &Args) -> Result<Outcome, Refusal> {
 }
 
 /// Bytes that tell what a file is.
-const HEAD_BYTES: u64 = 16;
+const HEAD_BYTES: u64 = 64;
 /// The largest object or record that is read: a manifest of a 64 TiB disk in tatters.
 const WHOLE_BYTES_MAX: u64 = 2 << 30;
 
