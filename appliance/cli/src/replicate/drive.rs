@@ -55,7 +55,7 @@ pub async fn drive(args: &Args, parts: Parts) -> Result<Outcome, Refusal> {
 
 impl Run<'_> {
     async fn go(&mut self, signals: &mut Signals) -> Result<Outcome, Refusal> {
-        let mut screen = Screen::new(self.args.limit.as_deref());
+        let mut screen = Screen::new(self.args.limit.as_deref(), self.args.cache.is_none());
         let mut tick = interval(Duration::from_millis(if progress::is_shown() { 100 } else { 5000 }));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut troubles = self.parts.progress.troubles();

@@ -1,7 +1,7 @@
 //! The running cycle on the screen.
 
 use super::parts::Parts;
-use crate::bottleneck::{self, Sample};
+use crate::bottleneck::{self, Bottleneck, Sample};
 use crate::progress::Bar;
 use sluice_appliance::throttle::Limit;
 use sluice_hydrator::progress::{DiskProgress, Phase};
@@ -28,19 +28,20 @@ pub struct Running {
 pub struct Screen {
     bar: Option<Bar>,
     limit: Option<u64>,
+    plain: bool,
     /// Bytes sent, and when that was noted.
     sent: (u64, Instant),
     rate: u64,
 }
 
 impl Screen {
-    /// Nothing on it yet. `limit` is what the command line says.
-    pub fn new(limit: Option<&str>) -> Self {
+    /// Nothing on it yet. `limit` is what the command line says; `plain` that nothing is compressed.
+    pub fn new(limit: Option<&str>, plain: bool) -> Self {
         let bytes = limit.and_then(|text| text.parse().ok()).and_then(|limit| match limit {
             Limit::Rate(rate) => Some(rate.bits() / 8),
             Limit::Unlimited => None,
         });
-        Self { bar: None, limit: bytes, sent: (0, Instant::now()), rate: 0 }
+        Self { bar: None, limit: bytes, plain, sent: (0, Instant::now()), rate: 0 }
     }
 
     /// Brings it up to date.
@@ -51,10 +52,20 @@ impl Screen {
         };
         let sample = self.sample(parts, running);
         let (phase, done, whole) = phase(parts, running);
+        let stage = match running.committed {
+            true => Some(Bottleneck::TargetWrite),
+            false => bottleneck::name(&sample),
+        };
+        let note = stage.map_or(String::new(), |stage| format!("({})", self.word(stage)));
         let bar = self.bar.get_or_insert_with(|| Bar::new("cycle"));
         bar.restart(&format!("cycle {} {phase}", running.cycle));
         bar.set(done, whole);
-        bar.note(bottleneck::name(&sample).map_or(String::new(), |stage| format!("({})", stage.name())));
+        bar.note(note);
+    }
+
+    /// Where nothing is compressed, what waits before the store waits for the store.
+    fn word(&self, stage: Bottleneck) -> &'static str {
+        if self.plain && stage == Bottleneck::Compress { "state folder" } else { stage.name() }
     }
 
     fn sample(&mut self, parts: &Parts, running: Running) -> Sample {
