@@ -8,15 +8,19 @@ use super::flight;
 use super::geometry::Geometry;
 use super::header::Identity;
 use super::kernel::{self, Area};
-use aya::programs::{BtfTracePoint, ProgramInfo};
+use aya::programs::{BtfTracePoint, ProgramError, ProgramInfo};
 use aya::{Btf, EbpfLoader};
 use std::error::Error;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The programs, built from agent/bpf/track.bpf.c.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/track.bpf.o");
+
+/// How often a program's loading is tried, while the kernel asks for it.
+const LOAD_TRIES: u32 = 50;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -174,7 +178,7 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     for program in programs(facts) {
         let loaded: &mut BtfTracePoint =
             ebpf.program_mut(program.name).ok_or("the object lacks a program")?.try_into()?;
-        loaded.load(program.tracepoint, &btf)?;
+        load(loaded, program, &btf)?;
         loaded.pin(folder.join(format!("prog_{}", program.name)))?;
         let link = loaded.attach()?;
         let link: aya::programs::links::FdLink = loaded.take_link(link)?.into();
@@ -182,6 +186,18 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
         fds.push(loaded.fd()?.as_fd().try_clone_to_owned()?);
     }
     Ok(Held { identity, geometry, area, flight, programs: fds })
+}
+
+/// Loads a program. The kernel's verifier gives up with EAGAIN when the thread has anything else to attend to, as a
+/// timer's signal, and expects to be asked again.
+fn load(loaded: &mut BtfTracePoint, program: &Program, btf: &Btf) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_TRIES {
+        match loaded.load(program.tracepoint, btf) {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+    }
+    loaded.load(program.tracepoint, btf)
 }
 
 fn map_and_pin(ebpf: &aya::Ebpf, name: &str, words: u64, folder: &Path) -> Result<Area, Failure> {
@@ -195,9 +211,9 @@ fn map_and_pin(ebpf: &aya::Ebpf, name: &str, words: u64, folder: &Path) -> Resul
 }
 
 /// Takes a folder of pins away, with what is in it. The kernel ends the tracking as the last pin goes.
-pub(super) fn remove(folder: &Path) -> Result<(), std::io::Error> {
+pub(super) fn remove(folder: &Path) -> Result<(), io::Error> {
     match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
