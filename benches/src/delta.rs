@@ -58,7 +58,7 @@ pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
 /// One run of `sluice replicate`, and its last cycle.
 fn replicate(disk: &Disk, target: &Path) -> Result<(Cost, Cycle)> {
     let (cost, printed) = run_command(sluice_command(&["replicate", text(disk.path()), text(target), "--json"]))?;
-    let cycle = printed.lines().filter_map(Cycle::read).last().context("sluice replicate told of no cycle")?;
+    let cycle = printed.lines().filter_map(Cycle::read).next_back().context("sluice replicate told of no cycle")?;
     cycle.assert_verified();
     ensure!(cycle.tracker.as_deref() == Some("ebpf"), "delta is measured with the ebpf tracker: {cycle:?}");
     Ok((cost, cycle))
