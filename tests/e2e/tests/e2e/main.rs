@@ -6,6 +6,7 @@ mod cache_full;
 mod cluster_azurite;
 mod cluster_folder;
 mod cluster_two_disks;
+mod debian_boots;
 mod dynamic_formats;
 mod ext4_to_vhd;
 mod foreign_target;
