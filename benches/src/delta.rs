@@ -99,6 +99,7 @@ fn wait_cycles(lines: &PathBuf, wanted: usize) -> Result<usize> {
             return Ok(cycles);
         }
         ensure!(Instant::now() < end, "no {wanted} cycles within two minutes, but {cycles}");
+        // sleep: waits for what another process does.
         std::thread::sleep(Duration::from_millis(20));
     }
 }

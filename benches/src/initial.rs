@@ -87,6 +87,7 @@ fn three(disk: &Disk, plan: &Plan, measured: &mut Measured) -> Result<Cost> {
     let id = cluster.operator().only_disk();
     let view = loop {
         // Seldom: whoever asks takes CPU time from what is measured.
+        // sleep: waits for what another process does.
         std::thread::sleep(Duration::from_millis(100));
         let newest = cluster.operator().cycles(id).into_iter().find(|view| view.state.is_end());
         if let Some(view) = newest {

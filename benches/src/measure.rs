@@ -46,6 +46,7 @@ pub fn run(mut command: Command) -> Result<(Cost, String)> {
             let mut peak: f64 = 0.0;
             while !done.load(Ordering::Relaxed) {
                 peak = peak.max(peak_mib(id).unwrap_or(0.0));
+                // sleep: how often a process is looked at is part of the measurement.
                 std::thread::sleep(LOOK);
             }
             peak

@@ -90,6 +90,7 @@ fn churn(path: &Path, plan: &Plan) -> Result<u64> {
         buffer = back;
         written += PIECE as u64;
         let due = Duration::from_secs_f64(written as f64 / plan.churn_bytes as f64);
+        // sleep: writes keep to their rate.
         std::thread::sleep(due.saturating_sub(start.elapsed()));
     }
     Ok(written)
