@@ -125,7 +125,7 @@ fn with_program() -> Result<()> {
     Err(again.exec()).context("starting again")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tiny"))]
 mod tests {
     use super::*;
 

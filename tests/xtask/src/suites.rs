@@ -45,6 +45,11 @@ const SUITES: &[Suite] = &[
     test("e2e", "sluice-e2e", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "e2e"]),
     test("crash", "sluice-crash", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "crash"]),
     test("sim", "sluice-sim", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "seeds"]),
+    test(
+        "bench",
+        "sluice-bench",
+        &["test", "--locked", "--workspace", "--features", "sluice-bench/tiny", "--bin", "sluice-bench"],
+    ),
     Suite {
         name: "canary",
         package: Some("sluice-sim"),
