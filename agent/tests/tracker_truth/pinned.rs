@@ -150,6 +150,11 @@ fn foreign_and_broken_pins_are_replaced() {
         write(&disk.path, 10, 1);
         assert_eq!(interval(&mut tracker), sectors(&[(10, 1)]), "tracking works again");
     }
+    // What a process left that died while it made them.
+    let unfinished = pins.0.with_file_name(format!("new-{}", pins.0.file_name().expect("a name").display()));
+    fs::create_dir(&unfinished).expect("a folder");
+    attach(&disk.path, &pins, Some(epoch));
+    assert!(!unfinished.exists(), "swept");
     // A table that is not ours under our name.
     fs::remove_file(pins.0.join("area")).expect("a pin");
     fs::hard_link(pins.0.join("flight"), pins.0.join("area")).expect("another table");

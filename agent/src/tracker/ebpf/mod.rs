@@ -141,6 +141,7 @@ impl EbpfTracker {
         let boot = device::boot_id().map_err(unavailable)?;
         let barrier = Barrier::new().map_err(|e| kernel("making the barrier", e.into()))?;
 
+        pins::sweep(pin_folder).map_err(|e| kernel("removing unfinished pins", e.into()))?;
         let (held, doubt) = match pins::open(pin_folder) {
             Ok(held) => match mismatch(&held.identity, &facts, boot, expect) {
                 Some(doubt) => (None, Some(doubt)),
@@ -180,7 +181,7 @@ impl EbpfTracker {
 
     /// Ends the tracking that is pinned in `pin_folder`. Nothing is done where nothing is pinned.
     pub fn detach(pin_folder: &Path) -> Result<(), TrackerError> {
-        pins::remove(pin_folder).map_err(|source| TrackerError::Kernel {
+        pins::sweep(pin_folder).and_then(|()| pins::remove(pin_folder)).map_err(|source| TrackerError::Kernel {
             device: pin_folder.to_owned(),
             step: "removing the pins".into(),
             source: source.into(),

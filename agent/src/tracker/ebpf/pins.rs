@@ -124,13 +124,10 @@ fn geometry_of(identity: &Identity) -> Geometry {
 /// Makes new tables and programs for a disk, attaches them and pins them in `folder`, in place of what is there.
 #[expect(clippy::disallowed_methods, reason = "nothing on bpffs outlives the kernel that holds it")]
 pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure> {
-    let parent = folder.parent().ok_or("the folder for pins has no parent")?;
-    let name = folder.file_name().and_then(|name| name.to_str()).ok_or("the folder for pins has no plain name")?;
-    if name.contains('.') {
-        return Err(format!("bpffs allows no dot in a name: {name}").into());
+    let new = unfinished(folder).ok_or("the folder for pins has no parent, or a dot in its name")?;
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
     }
-    fs::create_dir_all(parent)?;
-    let new = parent.join(format!("new-{name}"));
     remove(&new)?;
     fs::create_dir(&new)?;
     let held = create_in(&new, identity).inspect_err(|_| drop(remove(&new)))?;
@@ -208,6 +205,17 @@ fn map_and_pin(ebpf: &aya::Ebpf, name: &str, words: u64, folder: &Path) -> Resul
     let area = Area::new(data.fd().as_fd().try_clone_to_owned()?, words)?;
     table.pin(folder.join(name))?;
     Ok(area)
+}
+
+/// The folder by another name in which new pins are made. Bpffs allows no dot in a name.
+fn unfinished(folder: &Path) -> Option<PathBuf> {
+    let name = folder.file_name()?.to_str().filter(|name| !name.contains('.'))?;
+    Some(folder.parent()?.join(format!("new-{name}")))
+}
+
+/// Takes away what a process left that died while it made new pins: it would go on running.
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    unfinished(folder).map_or(Ok(()), |new| remove(&new))
 }
 
 /// Takes a folder of pins away, with what is in it. The kernel ends the tracking as the last pin goes.
