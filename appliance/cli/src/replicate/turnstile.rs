@@ -93,7 +93,9 @@ impl AgentApi for Turnstile {
 
     async fn next(&self, disk: DiskId, request: NextRequest) -> ApiResult<NextReply> {
         self.tell(Event::Settled(request.settled));
-        if request.running.is_none() {
+        // An order whose planning failed is given again: it has its permit already.
+        let ordered = self.newest.load(Ordering::SeqCst) > request.settled.0;
+        if request.running.is_none() && !ordered {
             // The sender lives in this very struct, so the wait ends by a permit or not at all.
             let _ = self.permits.subscribe().wait_for(|permits| *permits > 0).await;
         }
