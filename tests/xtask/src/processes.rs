@@ -27,7 +27,7 @@ pub fn interrupted() -> bool {
 /// thread is started: the signals are blocked in this thread and in those it starts (children get them unblocked).
 pub fn supervise() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("the kernel refuses to let xtask reap orphans")?;
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    let signals = ending();
     signals.thread_block()?;
     thread::spawn(move || {
         while signals.wait().is_ok() {
@@ -44,6 +44,21 @@ pub fn supervise() -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// The signals that end xtask, and with it all that it started.
+fn ending() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
+/// Does what starts a process with no signal blocked: a child inherits the mask, and what it tests would never hear of
+/// being told to end.
+pub fn unblocked<T>(start: impl FnOnce() -> T) -> Result<T> {
+    let mask = SigSet::thread_get_mask()?;
+    ending().thread_unblock()?;
+    let started = start();
+    mask.thread_set_mask()?;
+    Ok(started)
 }
 
 /// Ends every process below us and waits until it is gone. Only for moments when no child is being waited for.

@@ -34,13 +34,9 @@ pub fn tee(command: &mut Command, limit: Duration) -> Result<Outcome> {
     use std::os::unix::process::CommandExt;
     let name = command.get_program().to_string_lossy().into_owned();
     let start = Instant::now();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("`{name}` could not be started"))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child =
+        processes::unblocked(|| command.spawn())?.with_context(|| format!("`{name}` could not be started"))?;
     let group = Pid::from_raw(i32::try_from(child.id())?);
     let stdout = child.stdout.take().context("the command has no output")?;
     let stderr = child.stderr.take().context("the command has no error output")?;
