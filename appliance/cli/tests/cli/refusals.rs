@@ -105,6 +105,10 @@ fn a_tracker_a_cache_or_a_state_that_cannot_be_had() {
     scene.replicate(&target, &["--cache", "/a/folder"]).must(2, &["file:///"]);
     scene.replicate(&target, &["--min-interval", "5m", "--max-interval", "1m"]).must(2, &["--max-interval"]);
     scene.replicate(&target, &["--state", text(&scene.source)]).must(2, &["source.img"]);
+    // Without its write-ahead log, from which SQLite would put the pages right again.
+    for log in ["t.vhd.sluice/appliance.db-wal", "t.vhd.sluice/appliance.db-shm"] {
+        drop(fs::remove_file(scene.at(log)));
+    }
     fs::write(scene.at("t.vhd.sluice/appliance.db"), b"not a database, and longer than its header".repeat(40))
         .expect("damage");
     scene.replicate(&target, &[]).must(2, &["appliance.db"]);
