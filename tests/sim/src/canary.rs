@@ -23,8 +23,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "the tracker marks at issue only",
         file: "tests/sim/src/source.rs",
-        from: "        inner.current.set(extent);\n    }\n\n    fn land",
-        to: "    }\n\n    fn land",
+        from: "        inner.current.set(extent);\n    }\n\n    /// The values are",
+        to: "    }\n\n    /// The values are",
     },
     Mutation {
         name: "the sectors of a failed cycle are let go",

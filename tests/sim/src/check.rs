@@ -202,7 +202,7 @@ fn wrong(
     match manifest.consistency {
         Consistency::Crash if value == then || flying => None,
         Consistency::Crash => Some(format!("sector {sector} holds {value}, at the swap it held {then}")),
-        Consistency::Fuzzy if flying || disk.held(sector, value, swap.at, committed) => None,
+        Consistency::Fuzzy if value == then || flying || disk.held(sector, value, swap.at, committed) => None,
         Consistency::Fuzzy => {
             let planned = manifest.plan.contains(sluice_proto::Sector(sector));
             Some(format!(

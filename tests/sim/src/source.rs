@@ -46,14 +46,17 @@ pub fn value_of(bytes: &[u8]) -> Option<u64> {
 pub struct SwapMark {
     /// When.
     pub at: Instant,
-    /// What every sector held.
+    /// What every sector held by the writes that were complete.
     pub values: Vec<u64>,
-    /// Values that were on their way: an image of this instant may hold them or not.
+    /// Values that were on their way, landed or not: an image of this instant may hold them or not.
     pub in_flight: BTreeMap<u64, Vec<u64>>,
 }
 
 struct Inner {
     values: Vec<u64>,
+    /// What each sector holds by the newest landing that is complete, and that landing's number.
+    settled: Vec<(u64, u64)>,
+    landings: u64,
     /// Every value that a sector took, and when.
     history: Vec<Vec<(Instant, u64)>>,
     in_flight: BTreeMap<u64, Vec<u64>>,
@@ -85,8 +88,19 @@ impl ModelDisk {
             }
         }
         let history = values.iter().map(|v| vec![(now, *v)]).collect();
-        let (in_flight, current, pending, swaps) = Default::default();
-        Self(Arc::new(Mutex::new(Inner { values, history, in_flight, next_value, current, pending, epoch: 1, swaps })))
+        let settled = values.iter().map(|v| (0, *v)).collect();
+        Self(Arc::new(Mutex::new(Inner {
+            values,
+            settled,
+            landings: 0,
+            history,
+            in_flight: BTreeMap::new(),
+            next_value,
+            current: SectorBitmap::new(),
+            pending: SectorBitmap::new(),
+            epoch: 1,
+            swaps: Vec::new(),
+        })))
     }
 
     /// How many sectors it has.
@@ -115,15 +129,17 @@ impl ModelDisk {
         // Most writes are quick; some are on their way longer than it takes to swap, to read and to ship.
         tokio::time::sleep(rng.pause(if rng.once_in(8) { 400 } else { 3 })).await;
         let half = values.len() / 2;
-        self.land(extent.start, &values[..half]);
+        let mut landings = vec![self.land(extent.start, &values[..half]); half];
         if rng.once_in(3) {
             tokio::time::sleep(rng.pause(3)).await;
         }
-        self.land(Sector(extent.start.0 + half as u64), &values[half..]);
+        landings.resize(values.len(), self.land(Sector(extent.start.0 + half as u64), &values[half..]));
         tokio::time::sleep(rng.pause(2)).await;
         let mut inner = self.0.lock();
-        for (i, value) in values.iter().enumerate() {
+        for (i, (value, landing)) in values.iter().zip(landings).enumerate() {
             let sector = extent.start.0 + i as u64;
+            let settled = &mut inner.settled[sector as usize];
+            *settled = (*settled).max((landing, *value));
             if let Some(flying) = inner.in_flight.get_mut(&sector) {
                 if let Some(at) = flying.iter().position(|v| v == value) {
                     flying.remove(at);
@@ -136,14 +152,17 @@ impl ModelDisk {
         inner.current.set(extent);
     }
 
-    fn land(&self, start: Sector, values: &[u64]) {
+    /// The values are on the medium; the number of this landing.
+    fn land(&self, start: Sector, values: &[u64]) -> u64 {
         let now = Instant::now();
         let mut inner = self.0.lock();
+        inner.landings += 1;
         for (i, value) in values.iter().enumerate() {
             let at = start.0 as usize + i;
             inner.values[at] = *value;
             inner.history[at].push((now, *value));
         }
+        inner.landings
     }
 
     /// The machine boots anew: the kernel has forgotten what it tracked.
@@ -264,7 +283,8 @@ impl Tracker for SimTracker {
         let mut inner = self.disk.0.lock();
         let current = std::mem::take(&mut inner.current);
         inner.pending.union_with(&current);
-        let mark = SwapMark { at: Instant::now(), values: inner.values.clone(), in_flight: inner.in_flight.clone() };
+        let values = inner.settled.iter().map(|(_, value)| *value).collect();
+        let mark = SwapMark { at: Instant::now(), values, in_flight: inner.in_flight.clone() };
         inner.swaps.push(mark);
         Ok(Swap { dirty: inner.pending.clone(), doubt: None })
     }
