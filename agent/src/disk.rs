@@ -10,7 +10,7 @@ mod verdict;
 
 use crate::capture::{Capture, CaptureError};
 use crate::compare::LocalTable;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Identity, Journal, JournalError};
 use crate::tracker::{Doubt, Tracker};
 use sluice_client::{AgentApi, ApiError};
 use sluice_proto::cycle::TrackerKind;
@@ -98,12 +98,13 @@ impl DiskAgent {
             return Err(DiskError::Source { disk, detail });
         }
         // Also where nothing was verified yet: an initial cycle settles it.
-        let broken = doubt.filter(|_| tracker.kind() == TrackerKind::Ebpf);
-        let epoch = tracker.epoch();
+        let broken = doubt.or_else(|| restored(identity, &*tracker)).filter(|_| tracker.kind() == TrackerKind::Ebpf);
+        let (epoch, releases) = (tracker.epoch(), tracker.releases());
         journal
             .update(|identity| {
                 if let Some(doubt) = broken {
                     identity.doubt = Some(doubt.to_string());
+                    identity.releases = releases;
                 }
                 identity.epoch = Some(epoch);
             })
@@ -210,6 +211,13 @@ impl DiskAgent {
     fn doubt(&mut self, why: String) -> Result<(), JournalError> {
         self.journal.update(|identity| identity.doubt = identity.doubt.take().or(Some(why)))
     }
+}
+
+/// The doubt where the tracker released more than the journal knows of, or less than it can: only the release that was
+/// under way when the agent ended may be missing.
+fn restored(identity: &Identity, tracker: &dyn Tracker) -> Option<Doubt> {
+    let missing = identity.releases.checked_sub(tracker.releases());
+    (!matches!(missing, Some(0 | 1))).then_some(Doubt::StateRestored)
 }
 
 /// Ends when the word is given; where nobody can give it any more, never.

@@ -24,6 +24,14 @@ impl Session {
     /// # Errors
     /// The target can't be read, or the appliance can't be reached; the same work may be given again.
     pub async fn digests(&mut self, work: &Work, api: &dyn HydratorApi) -> Result<(), Stop> {
+        let result = self.all_digests(work, api).await;
+        if result.is_err() {
+            self.settle_target().await;
+        }
+        result
+    }
+
+    async fn all_digests(&mut self, work: &Work, api: &dyn HydratorApi) -> Result<(), Stop> {
         let key = self.unlock(work).await?;
         let target = self.target(work).await?;
         let before = target.fingerprint().await?;

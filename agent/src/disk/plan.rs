@@ -65,6 +65,14 @@ impl DiskAgent {
         start.kind == CycleKind::Resync || swap.doubt.is_some() || self.journal.identity().doubt.is_some()
     }
 
+    /// Lets the tracker forget what the journal has. Counted in the journal first: a crash in between leaves its count one
+    /// ahead, which is no harm; a count that is behind tells of a journal that was put back.
+    fn release(&mut self) -> Result<(), CaptureError> {
+        let releases = self.tracker.releases() + 1;
+        self.journal.update(|identity| identity.releases = releases)?;
+        Ok(self.tracker.release()?)
+    }
+
     fn plan_all(&mut self, start: Start) -> Result<(), CaptureError> {
         let disk = self.capture.source.size().sectors_ceil();
         let plan = Plan::new(start.cycle, CycleKind::Initial, self.tracker.kind(), start.previous);
@@ -74,7 +82,7 @@ impl DiskAgent {
         }
         self.journal.begin(plan, SectorBitmap::full(disk))?;
         self.journal.update(|identity| identity.doubt = None)?;
-        Ok(self.tracker.release()?)
+        self.release()
     }
 
     fn plan_dirty(&mut self, start: Start, swap: Swap) -> Result<(), CaptureError> {
@@ -83,7 +91,7 @@ impl DiskAgent {
         bitmap.truncate(self.capture.source.size().sectors_ceil());
         let plan = Plan::new(start.cycle, start.kind, self.tracker.kind(), start.previous);
         self.journal.begin(Plan { one_instant: true, ..plan }, bitmap)?;
-        Ok(self.tracker.release()?)
+        self.release()
     }
 
     async fn plan_differences(&mut self, start: Start, swap: Swap) -> Result<(), CaptureError> {
@@ -98,7 +106,7 @@ impl DiskAgent {
         if doubt.is_some() && known_doubt.is_none() {
             self.journal.update(|identity| identity.doubt = doubt.clone())?;
         }
-        self.tracker.release()?;
+        self.release()?;
         let kind = match start.kind {
             CycleKind::Delta if !scans || doubt.is_some() => CycleKind::Resync,
             kind => kind,

@@ -34,6 +34,9 @@ pub struct Identity {
     pub settled: CycleNo,
     /// The unbroken run of tracking that has seen every write since the last swap.
     pub epoch: Option<TrackingEpoch>,
+    /// How often that run has released marks, or will have after the release that is under way: noted before it.
+    #[serde(default)]
+    pub releases: u64,
     /// Why source and target must be compared before anything else can be trusted.
     pub doubt: Option<String>,
 }
@@ -80,6 +83,7 @@ impl Identity {
             verified: None,
             settled: CycleNo(0),
             epoch: None,
+            releases: 0,
             doubt: None,
         }
     }

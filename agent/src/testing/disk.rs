@@ -30,6 +30,7 @@ struct Inner {
     ended: SectorBitmap,
     at_swap: Vec<u8>,
     doubt: Option<Doubt>,
+    releases: u64,
     breaks: bool,
 }
 
@@ -49,6 +50,7 @@ impl MemDisk {
             active: SectorBitmap::new(),
             ended: SectorBitmap::new(),
             doubt: None,
+            releases: 0,
             breaks: false,
         })))
     }
@@ -245,11 +247,16 @@ impl Tracker for MemTracker {
         if std::mem::take(&mut self.swapped) {
             inner.ended = SectorBitmap::new();
             inner.doubt = None;
+            inner.releases += 1;
         }
         Ok(())
     }
 
     fn epoch(&self) -> TrackingEpoch {
         TrackingEpoch { run: [self.run; 16], boot: [1; 16] }
+    }
+
+    fn releases(&self) -> u64 {
+        self.disk.0.lock().releases
     }
 }

@@ -26,6 +26,9 @@ pub trait Tracker: Send + Sync {
     fn release(&mut self) -> Result<(), TrackerError>;
     /// Names this unbroken run of tracking: equal epochs mean that tracking never stopped in between.
     fn epoch(&self) -> TrackingEpoch;
+    /// How often marks were released since this run of tracking began, kept where the marks are. An agent whose record
+    /// is behind was put back to an older state, and no longer holds what was released to it.
+    fn releases(&self) -> u64;
 }
 
 /// What an interval marked.
@@ -62,6 +65,8 @@ pub enum Doubt {
     NoRecord,
     /// Another run of tracking than the caller knows.
     OtherEpoch,
+    /// Marks were released of which the caller has no record: its state is older than that.
+    StateRestored,
     /// What was pinned is not ours, or of a layout that this program does not know; it was replaced.
     ForeignPins(String),
     /// It was ours, but for another disk, partition or size.
@@ -90,6 +95,9 @@ impl fmt::Display for Doubt {
             Self::Begun => write!(f, "tracking has only now begun"),
             Self::NoRecord => write!(f, "tracking was running, but there is no record of it here"),
             Self::OtherEpoch => write!(f, "tracking was interrupted since the last cycle"),
+            Self::StateRestored => {
+                write!(f, "the agent's state was put back to an older one than tracking goes on from")
+            }
             Self::ForeignPins(what) => write!(f, "what was pinned there is not ours and was replaced: {what}"),
             Self::DiskChanged(what) => write!(f, "the disk is not what it was: {what}"),
             Self::MissedEvents { skipped } => write!(f, "the kernel skipped events of up to {skipped} writes"),

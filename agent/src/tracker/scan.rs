@@ -26,4 +26,8 @@ impl Tracker for ScanTracker {
     fn epoch(&self) -> TrackingEpoch {
         TrackingEpoch { run: [0; 16], boot: [0; 16] }
     }
+
+    fn releases(&self) -> u64 {
+        0
+    }
 }

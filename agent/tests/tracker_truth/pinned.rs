@@ -88,8 +88,9 @@ fn pins_survive_the_death_of_the_agent() {
     write(&disk.path, 300, 2);
     let (mut tracker, doubt) = attach(&disk.path, &pins, Some(epoch));
     assert_eq!(doubt, None, "tracking never stopped");
-    assert_eq!(tracker.epoch(), epoch);
+    assert_eq!((tracker.epoch(), tracker.releases()), (epoch, 1));
     assert_eq!(interval(&mut tracker), sectors(&[(100, 3), (200, 1), (300, 2)]));
+    assert_eq!(tracker.releases(), 2);
 }
 
 #[test]

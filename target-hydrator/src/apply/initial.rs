@@ -59,6 +59,9 @@ impl Session {
     /// The segments are left to the commit.
     pub async fn stream(&mut self, work: &Work) -> Result<bool, Stop> {
         let result = self.stream_batch(work).await;
+        if result.is_err() {
+            self.settle_target().await;
+        }
         if matches!(result, Err(Stop::Fail(_)))
             && let Some(streamed) = &mut self.streamed
         {

@@ -167,7 +167,10 @@ impl Session {
                 self.env.spool.tidy(&folder, None).await;
                 Ok(Report::verified(&done))
             }
-            Err(Stop::Later(why)) => Err(why),
+            Err(Stop::Later(why)) => {
+                self.settle_target().await;
+                Err(why)
+            }
             Err(Stop::Fail(failure)) => {
                 self.note_failure(work, &failure).await.map_err(|e| e.to_string())?;
                 report.outcome = failed(failure);
@@ -313,6 +316,14 @@ impl Session {
             ledger.fingerprint = target.fingerprint().await.ok();
         }
         if *ledger == before { Ok(()) } else { self.file.save().await }
+    }
+
+    /// After something was not brought to its end: what of it is still under way ends, and a target that no longer knows
+    /// what is in its file finds out. Whether that works, the next use tells.
+    pub(crate) async fn settle_target(&self) {
+        if let Some(target) = &self.target {
+            drop(target.sync().await);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::linear::{extent_of, fingerprint};
 use super::{Fingerprint, Target, TargetError, TargetErrorKind};
-use crate::formats::{LiveImage, ReadAt, Step};
+use crate::formats::{FileRange, LiveImage, ReadAt, Step, open_as};
 use async_trait::async_trait;
 use sluice_platform::{AlignedBuf, DirectFile};
 use sluice_proto::env::Entropy;
@@ -14,14 +14,48 @@ use tokio::sync::{Mutex, RwLock};
 const LOOK_SECTORS: u64 = 2 << 20;
 
 /// A dynamic image. Its tables change only in [`Target::sync`], after the data that they expose is on stable storage.
+///
+/// Where a write failed, or nobody waited for its end, the tables in memory may name blocks that are not in the file. Then
+/// everything fails in the same way until the next [`Target::sync`], which opens the image again as after a crash, and
+/// fails too: what was written since the one before may be lost.
 pub struct DynamicTarget {
     file: DirectFile,
-    image: Mutex<LiveImage>,
+    live: Mutex<Live>,
     /// Held for reading while data is written, for writing while tables are: no table entry may become durable before
     /// the data of the write that made it.
     writing: RwLock<()>,
     entropy: Arc<dyn Entropy>,
     sectors: SectorCount,
+}
+
+/// The image as it is in memory.
+struct Live {
+    image: LiveImage,
+    /// Why it no longer knows what is in the file.
+    lost: Option<(TargetErrorKind, String)>,
+}
+
+impl Live {
+    /// The image, if it knows what is in the file.
+    fn image(&self) -> Result<&LiveImage, TargetError> {
+        match &self.lost {
+            None => Ok(&self.image),
+            Some((kind, why)) => Err(TargetError::new(*kind, why.clone())),
+        }
+    }
+
+    /// The image, to be changed together with the file. It counts as lost until [`Live::end`] says that all went well:
+    /// whoever waits for the change may stop waiting in the middle.
+    fn begin(&mut self) -> Result<&mut LiveImage, TargetError> {
+        self.image()?;
+        self.lost = Some((TargetErrorKind::Io, "an earlier write to the target was cut short".to_owned()));
+        Ok(&mut self.image)
+    }
+
+    fn end<T>(&mut self, result: Result<T, TargetError>) -> Result<T, TargetError> {
+        self.lost = result.as_ref().err().map(|error| (error.kind(), error.to_string()));
+        result
+    }
 }
 
 impl DynamicTarget {
@@ -34,7 +68,39 @@ impl DynamicTarget {
     ) -> Result<Self, TargetError> {
         run(&file, recovery).await?;
         let sectors = image.virtual_size().sectors_ceil();
-        Ok(Self { file, image: Mutex::new(image), writing: RwLock::new(()), entropy, sectors })
+        let live = Mutex::new(Live { image, lost: None });
+        Ok(Self { file, live, writing: RwLock::new(()), entropy, sectors })
+    }
+
+    /// Makes blocks for these sectors where there are none; where they are.
+    async fn make_room(&self, image: &mut LiveImage, extent: Extent) -> Result<Vec<FileRange>, TargetError> {
+        let ranges = image.resolve_write(&Metadata(&self.file), extent).map_err(|e| self.failed(e))?;
+        run(&self.file, image.steps_before_data(&*self.entropy)).await?;
+        Ok(ranges)
+    }
+
+    async fn write_data(&self, at: Sector, bytes: AlignedBuf, ranges: Vec<FileRange>) -> Result<(), TargetError> {
+        let mut buf = bytes;
+        for range in ranges {
+            let from = (range.disk.start.offset() - at.offset()) as usize;
+            let part = from..from + range.disk.bytes().0 as usize;
+            let (back, result) = self.file.write_at(range.file_offset, buf, part).await;
+            result?;
+            buf = back;
+        }
+        Ok(())
+    }
+
+    /// Opens the image again, as after a crash.
+    async fn open_again(&self, live: &mut Live) -> Result<(), TargetError> {
+        // Requests that nobody waits for any more may still be on their way.
+        self.file.sync_data().await?;
+        let size = self.file.size()?;
+        let image = open_as(live.image.format(), &Metadata(&self.file), size).map_err(|e| self.failed(e))?;
+        let (image, recovery) = LiveImage::new(image, &*self.entropy);
+        run(&self.file, recovery).await?;
+        *live = Live { image, lost: None };
+        Ok(())
     }
 
     fn failed(&self, error: crate::formats::FormatError) -> TargetError {
@@ -79,29 +145,26 @@ impl Target for DynamicTarget {
         let _writing = self.writing.read().await;
         let extent = extent_of(at, bytes.len());
         let ranges = {
-            let mut image = self.image.lock().await;
-            let ranges = image.resolve_write(&Metadata(&self.file), extent).map_err(|e| self.failed(e))?;
-            run(&self.file, image.steps_before_data(&*self.entropy)).await?;
-            ranges
+            let mut live = self.live.lock().await;
+            let made = self.make_room(live.begin()?, extent).await;
+            live.end(made)?
         };
-        let mut buf = bytes;
-        for range in ranges {
-            let from = (range.disk.start.offset() - at.offset()) as usize;
-            let part = from..from + range.disk.bytes().0 as usize;
-            let (back, result) = self.file.write_at(range.file_offset, buf, part).await;
-            result?;
-            buf = back;
+        let written = self.write_data(at, bytes, ranges).await;
+        if written.is_err() {
+            return self.live.lock().await.end(written);
         }
-        Ok(())
+        written
     }
 
     async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
         let _writing = self.writing.read().await;
         let present = {
-            let mut image = self.image.lock().await;
-            let present = image.resolve_present(&Metadata(&self.file), extent).map_err(|e| self.failed(e))?;
+            let mut live = self.live.lock().await;
+            let present = live.image()?.resolve_present(&Metadata(&self.file), extent).map_err(|e| self.failed(e))?;
             if !present.is_empty() {
-                run(&self.file, image.steps_before_data(&*self.entropy)).await?;
+                let steps = live.begin()?.steps_before_data(&*self.entropy);
+                let done = run(&self.file, steps).await;
+                live.end(done)?;
             }
             present
         };
@@ -112,7 +175,7 @@ impl Target for DynamicTarget {
     }
 
     async fn read(&self, extent: Extent, mut buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
-        let ranges = self.image.lock().await.resolve_read(&Metadata(&self.file), extent);
+        let ranges = self.live.lock().await.image()?.resolve_read(&Metadata(&self.file), extent);
         buf.set_len(extent.bytes().0 as usize);
         for range in ranges.map_err(|e| self.failed(e))? {
             let from = (range.disk.start.offset() - extent.start.offset()) as usize;
@@ -134,7 +197,7 @@ impl Target for DynamicTarget {
         while at < self.sectors.0 {
             let end = (at + LOOK_SECTORS).min(self.sectors.0);
             let window = Extent::new(at, end - at);
-            let present = self.image.lock().await.resolve_present(&Metadata(&self.file), window);
+            let present = self.live.lock().await.image()?.resolve_present(&Metadata(&self.file), window);
             if let Some(range) = present.map_err(|e| self.failed(e))?.first() {
                 return Ok(Some(range.disk));
             }
@@ -145,8 +208,14 @@ impl Target for DynamicTarget {
 
     async fn sync(&self) -> Result<(), TargetError> {
         let _all_written = self.writing.write().await;
-        let mut image = self.image.lock().await;
-        run(&self.file, image.steps_after_data(&*self.entropy)).await
+        let mut live = self.live.lock().await;
+        if let Err(error) = live.image() {
+            self.open_again(&mut live).await?;
+            return Err(error);
+        }
+        let steps = live.begin()?.steps_after_data(&*self.entropy);
+        let done = run(&self.file, steps).await;
+        live.end(done)
     }
 
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {

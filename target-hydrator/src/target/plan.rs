@@ -158,7 +158,7 @@ impl TargetPlan {
         let shown = self.spec.path.display().to_string();
         let layout = Layout::create(self.spec.format, self.spec.size, entropy, clock.unix_ms());
         let layout = layout.map_err(|e| TargetError::format(&shown, e))?;
-        let file = OpenOptions::new().create(true).open(&self.spec.path)?;
+        let file = OpenOptions::new().create(true).exclusive(true).open(&self.spec.path)?;
         file.set_len(ByteCount(0)).await?;
         run(&file, layout.steps()).await?;
         let folder = self.spec.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -105,6 +105,40 @@ async fn dynamic_vhdx_behaves_like_a_disk() {
     behaves_like_a_disk(Format::VhdxDynamic).await;
 }
 
+/// The write of a new block is given up in the middle, as when another lane's write meets a full disk.
+async fn a_write_given_up_leaves_a_target_that_opens(format: Format) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk");
+    let target = carry_out(&plan(spec(&path, format), false, false).expect("allowed")).await;
+    tokio::select! {
+        biased;
+        _ = target.write(Sector(8), AlignedBuf::from_slice(&[7; 4096])) => panic!("it had to wait for the disk"),
+        () = std::future::ready(()) => {}
+    }
+    let refused = target.write(Sector(8), AlignedBuf::from_slice(&[7; 4096])).await;
+    assert_eq!(refused.expect_err("the table in memory is ahead of the file").kind(), TargetErrorKind::Io);
+    target.sync().await.expect_err("what was written before may be lost");
+    let part = Extent::new(0, 32);
+    assert_eq!(read(&*target, part).await, [0; 32 * 512], "as if it had never been begun");
+    drop(target);
+
+    let target = carry_out(&plan(spec(&path, format), true, false).expect("it opens")).await;
+    assert_eq!(read(&*target, part).await, [0; 32 * 512]);
+    target.write(Sector(8), AlignedBuf::from_slice(&[9; 4096])).await.expect("written");
+    target.sync().await.expect("flushed");
+    assert_eq!(read(&*target, Extent::new(8, 8)).await, [9; 4096]);
+}
+
+#[tokio::test]
+async fn a_write_given_up_leaves_a_dynamic_vhd_that_opens() {
+    a_write_given_up_leaves_a_target_that_opens(Format::VhdDynamic).await;
+}
+
+#[tokio::test]
+async fn a_write_given_up_leaves_a_dynamic_vhdx_that_opens() {
+    a_write_given_up_leaves_a_target_that_opens(Format::VhdxDynamic).await;
+}
+
 #[tokio::test]
 async fn a_target_that_is_not_ours_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,12 +1,13 @@
 //! The open descriptors of a disk, what the kernel demands of direct I/O on it, and the calls themselves.
 
 use crate::buf::AlignedBuf;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// What direct I/O demands, in bytes; powers of two. 1 means anything goes (no direct I/O).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,9 @@ impl Files {
             None if opened_direct => open(claim)?,
             _ => main,
         };
+        if exclusive && !is_block {
+            claim_file(&main)?;
+        }
         let name = path.to_string_lossy().into();
         let align = asked.unwrap_or(Alignment::NONE);
         let is_direct = asked.is_some();
@@ -282,4 +286,19 @@ pub(crate) mod ioctl {
         unsafe { blkroget(file.as_raw_fd(), &raw mut flag) }?;
         Ok(flag != 0)
     }
+}
+
+/// Claims a regular file among all that claim it so (`flock`), as O_EXCL does a block device. A child that another thread
+/// is just starting has a copy of every descriptor until it executes its program, those of files that were closed
+/// meanwhile too: so it is tried for half a second.
+fn claim_file(file: &File) -> io::Result<()> {
+    for _ in 0..50 {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            // sleep: nothing tells when a lock is let go but waiting for it without end.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EBUSY))
 }

@@ -51,8 +51,8 @@ impl OpenOptions {
         self
     }
 
-    /// Refuses a block device that is mounted or claimed by somebody else, and keeps others from claiming it. Right
-    /// after a `DirectFile` of this process was dropped it may be refused once, where another thread is just starting a
+    /// Refuses a block device that is mounted or claimed by somebody else, and a file that another `DirectFile` claims, and
+    /// keeps others from claiming it. Right after a `DirectFile` of this process was dropped it may be refused once, where another thread is just starting a
     /// child: the child has copies of all descriptors until it executes its program.
     #[must_use]
     pub fn exclusive(mut self, exclusive: bool) -> Self {

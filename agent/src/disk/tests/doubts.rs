@@ -39,6 +39,23 @@ async fn doubt_survives_until_a_comparison_was_planned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_put_back_to_an_older_state_compares() {
+    let mut world = in_step().await;
+    world.disk.scribble(20, &mut Dice::new(8));
+    let older = world.records.copy();
+    world.api.inner.lock().put_delay = Duration::from_secs(3600);
+    world.order(&[Delta, Delta]);
+    let agent = world.agent(None).unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(60), agent.run()).await.is_err());
+    // The tracker has let go of what the cycle's plan holds. Then the plan is gone.
+    world.records = older;
+    world.api.inner.lock().put_delay = Duration::ZERO;
+    world.run().await.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync, Delta]);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
 async fn doubt_in_the_middle_of_a_cycle_is_settled_after_it() {
     let mut world = in_step().await;
     world.disk.scribble(20, &mut Dice::new(8));

@@ -16,6 +16,8 @@ const FORGOTTEN: u64 = 24;
 const UNSETTLED: u64 = 32;
 /// Words of the skips that were answered for.
 const ANSWERED: u64 = 33;
+/// Word that counts the releases.
+const RELEASES: u64 = 36;
 /// Words of the identity.
 const IDENTITY: u64 = 64;
 
@@ -102,6 +104,16 @@ pub(super) fn set_answered(area: &Area, skips: Skips) {
     for (i, count) in [skips.starts, skips.unknown, skips.ends].into_iter().enumerate() {
         area.store(ANSWERED + i as u64, count);
     }
+}
+
+/// Releases since tracking began.
+pub(super) fn releases(area: &Area) -> u64 {
+    area.load(RELEASES)
+}
+
+/// Counts a release.
+pub(super) fn count_release(area: &Area) {
+    area.store(RELEASES, area.load(RELEASES) + 1);
 }
 
 /// Whose area it is: written before the first program runs, never changed.

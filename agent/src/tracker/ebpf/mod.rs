@@ -294,12 +294,17 @@ impl Tracker for EbpfTracker {
         let cleared = drain::clear(area, geometry, header::interval(area) + 1);
         cleared.map_err(|e| self.kernel_error("clearing the tables", e))?;
         header::set_answered(area, skips);
+        header::count_release(area);
         self.clean = true;
         Ok(())
     }
 
     fn epoch(&self) -> TrackingEpoch {
         self.held.identity.epoch
+    }
+
+    fn releases(&self) -> u64 {
+        header::releases(&self.held.area)
     }
 }
 

@@ -178,6 +178,18 @@ fn dropping_a_disk_waits_for_what_is_under_way_and_frees_it() {
 }
 
 #[test]
+fn a_file_has_one_claimant_at_a_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("target");
+    let claim = OpenOptions::new().create(true).exclusive(true);
+    let first = claim.open(&path).expect("nobody claims it");
+    assert_eq!(claim.open(&path).expect_err("claimed").kind(), IoErrorKind::Busy);
+    OpenOptions::new().open(&path).expect("who only reads claims nothing");
+    drop(first);
+    claim.open(&path).expect("nobody claims it any more");
+}
+
+#[test]
 fn more_requests_than_slots_all_get_answered() {
     for engine in ENGINES {
         let made = Disk::file(1 << 20, engine);
