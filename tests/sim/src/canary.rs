@@ -47,6 +47,12 @@ const MUTATIONS: &[Mutation] = &[
         to: "if let Some(doubt) = broken.filter(|_| false) {",
     },
     Mutation {
+        name: "an agent that was put back to an older state is trusted",
+        file: "agent/src/disk.rs",
+        from: "doubt.or_else(|| restored(identity, &*tracker))",
+        to: "doubt.or_else(|| restored(identity, &*tracker).filter(|_| false))",
+    },
+    Mutation {
         name: "every image is called one instant",
         file: "agent/src/disk/seal.rs",
         from: "if one_instant { Consistency::Crash } else { Consistency::Fuzzy }",
@@ -56,7 +62,7 @@ const MUTATIONS: &[Mutation] = &[
         name: "the tracker forgets before the plan is durable",
         file: "agent/src/disk/plan.rs",
         from: "        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
-        to: "        self.tracker.release()?;\n        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
+        to: "        self.release()?;\n        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
     },
     Mutation {
         name: "what is stored is shipped again",

@@ -5,7 +5,7 @@ use crate::source::{ModelDisk, SwapMark, value_of};
 use crate::target::Medium;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_proto::cycle::Consistency;
+use sluice_proto::cycle::{Consistency, CycleKind};
 use sluice_proto::keys::DataKey;
 use sluice_proto::manifest::Manifest;
 use sluice_proto::segment::Segment;
@@ -26,6 +26,7 @@ struct Inner {
     /// What the target was last proven to hold.
     proven: Option<Vec<u64>>,
     crash_consistent: u64,
+    finals: u64,
     violations: Vec<String>,
     trace: blake_trace::Trace,
 }
@@ -80,6 +81,7 @@ impl Checker {
             judged: BTreeSet::new(),
             proven: None,
             crash_consistent: 0,
+            finals: 0,
             violations: Vec::new(),
             trace: Default::default(),
         })))
@@ -167,8 +169,14 @@ impl Checker {
         }
         let mut inner = self.0.lock();
         inner.crash_consistent += u64::from(found.consistency == Consistency::Crash);
+        inner.finals += u64::from(found.kind == CycleKind::Final);
         inner.proven = Some(values);
         inner.disk.forget_before(swap.at);
+    }
+
+    /// How many final cycles were verified.
+    pub fn finals(&self) -> u64 {
+        self.0.lock().finals
     }
 
     /// What the target was last proven to hold.

@@ -73,6 +73,15 @@ impl Life {
         }
     }
 
+    /// What comes of `work` at this process; `None` if it dies before.
+    pub async fn lives_through<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.ended() => None,
+            done = work => Some(done),
+        }
+    }
+
     /// Never returns where the process is dead: nothing after it happens.
     pub async fn or_never(&self) {
         if self.is_dead() {

@@ -11,6 +11,7 @@ use sluice_hydrator::state::{StateError, StateStore};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Files that survive crashes: each save is whole or not there.
 #[derive(Clone, Default)]
@@ -133,6 +134,8 @@ pub struct Odds {
     pub store_refuses: u64,
     /// A put is done, but its answer is lost.
     pub store_answer_lost: u64,
+    /// A store does not answer for more than a minute.
+    pub store_stalls: u64,
     /// A store has no room.
     pub store_full: u64,
     /// A read gives a flipped bit.
@@ -141,6 +144,8 @@ pub struct Odds {
     pub rot: u64,
     /// A message is lost on its way there.
     pub request_lost: u64,
+    /// A connection is cut in the middle of a segment.
+    pub cut: u64,
     /// An answer is lost.
     pub answer_lost: u64,
     /// A message arrives twice.
@@ -173,6 +178,10 @@ impl SimStore {
         self.life.or_never().await;
         tokio::time::sleep(self.rng.pause(8)).await;
         let odds = *self.odds.lock();
+        if self.rng.once_in(odds.store_stalls) {
+            tokio::time::sleep(Duration::from_secs(70)).await;
+            return Err(StoreError::new(StoreErrorKind::Unavailable, format!("{what}: simulated time-out")));
+        }
         if self.rng.once_in(odds.store_refuses) {
             return Err(StoreError::new(StoreErrorKind::Unavailable, format!("{what}: simulated 503")));
         }

@@ -106,6 +106,18 @@ impl AgentApi for Wire<LocalAgent> {
         bytes: Bytes,
     ) -> ApiResult<StoredSegment> {
         self.checker.shipping(cycle, name, &bytes);
+        let odds = *self.odds.lock();
+        if self.rng.once_in(odds.cut) {
+            let part = bytes.slice(..self.rng.below(bytes.len() as u64) as usize);
+            let taken = self.call(|peer| {
+                let part = part.clone();
+                async move { peer.put_segment(disk, cycle, generation, name, part).await }
+            });
+            if taken.await.is_ok() {
+                self.checker.violation(format!("{cycle:?}: a segment of which a part arrived was taken for whole"));
+            }
+            return Err(self.lost());
+        }
         self.call(|peer| {
             let bytes = bytes.clone();
             async move { peer.put_segment(disk, cycle, generation, name, bytes).await }

@@ -66,6 +66,8 @@ struct Inner {
     /// Swapped out and not released.
     pending: SectorBitmap,
     epoch: u64,
+    /// Releases in this epoch.
+    releases: u64,
     swaps: Vec<SwapMark>,
 }
 
@@ -99,6 +101,7 @@ impl ModelDisk {
             current: SectorBitmap::new(),
             pending: SectorBitmap::new(),
             epoch: 1,
+            releases: 0,
             swaps: Vec::new(),
         })))
     }
@@ -169,6 +172,7 @@ impl ModelDisk {
     pub fn reboot(&self) {
         let mut inner = self.0.lock();
         inner.epoch += 1;
+        inner.releases = 0;
         inner.current = SectorBitmap::new();
         inner.pending = SectorBitmap::new();
     }
@@ -292,14 +296,21 @@ impl Tracker for SimTracker {
         Ok(Swap { dirty: self.disk.0.lock().current.clone(), doubt: None })
     }
     fn release(&mut self) -> Result<(), TrackerError> {
-        if self.life.step() != Step::NotDone {
-            self.disk.0.lock().pending = SectorBitmap::new();
+        match self.life.step() {
+            Step::NotDone => return Ok(()),
+            // Cut off in the middle: forgotten and not counted.
+            Step::DoneUnheard => {}
+            Step::Go => self.disk.0.lock().releases += 1,
         }
+        self.disk.0.lock().pending = SectorBitmap::new();
         Ok(())
     }
     fn epoch(&self) -> TrackingEpoch {
         let epoch = self.disk.0.lock().epoch;
         TrackingEpoch { run: [epoch as u8; 16], boot: [epoch as u8; 16] }
+    }
+    fn releases(&self) -> u64 {
+        self.disk.0.lock().releases
     }
 }
 

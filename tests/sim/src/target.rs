@@ -23,6 +23,8 @@ struct Inner {
     /// Sectors that were written and not flushed, with what each durable one still holds.
     unflushed: BTreeMap<u64, Vec<u8>>,
     changes: i64,
+    /// Who has claimed the target: one at a time, whoever believes to own it.
+    claimed: bool,
 }
 
 /// The medium; clones are the same medium.
@@ -43,6 +45,10 @@ impl Medium {
     /// The machine crashes: each sector that was not flushed is kept or lost by itself.
     pub fn crash(&self, rng: &Rng) {
         let mut inner = self.0.lock();
+        if inner.claimed {
+            // Another machine's hydrator has it, and that machine lives.
+            return;
+        }
         let unflushed = std::mem::take(&mut inner.unflushed);
         for (sector, data) in unflushed {
             if rng.once_in(2) {
@@ -72,6 +78,12 @@ pub struct SimTarget {
     life: Life,
     rng: Rng,
     odds: Arc<Mutex<Odds>>,
+}
+
+impl Drop for SimTarget {
+    fn drop(&mut self) {
+        self.medium.0.lock().claimed = false;
+    }
 }
 
 impl SimTarget {
@@ -161,6 +173,10 @@ impl Target for SimTarget {
     }
 }
 
+fn busy() -> TargetError {
+    TargetError::new(TargetErrorKind::Busy, "another hydrator has claimed the target")
+}
+
 /// One target for one disk.
 pub struct SimTargets {
     /// The medium.
@@ -182,16 +198,25 @@ impl TargetFactory for SimTargets {
     }
     async fn choose(&self, _: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {
         let fresh = TargetRecord { path: "sim".into(), format: "raw".into(), made: false };
+        if ledger.target.is_none() && !self.medium.0.lock().durable.is_empty() {
+            return Err(TargetError::new(TargetErrorKind::Exists, "the target exists and is not ours"));
+        }
         Ok(ledger.target.clone().unwrap_or(fresh))
     }
     async fn make(&self, work: &Work, _: &TargetRecord) -> Result<(), TargetError> {
         let mut inner = self.medium.0.lock();
+        if inner.claimed {
+            return Err(busy());
+        }
         inner.durable = vec![0; work.size.sectors_ceil().bytes().0 as usize];
         inner.unflushed.clear();
         inner.changes += 1;
         Ok(())
     }
     async fn open(&self, work: &Work, _: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
+        if std::mem::replace(&mut self.medium.0.lock().claimed, true) {
+            return Err(busy());
+        }
         Ok(Arc::new(SimTarget {
             medium: self.medium.clone(),
             sectors: work.size.sectors_ceil(),

@@ -1,34 +1,34 @@
 //! A whole run: three processes that die and come back, a disk that is written, faults, then calm; and the judgement.
 
+mod faults;
+mod nodes;
+
 use crate::check::{Checker, Judgement};
 use crate::life::Life;
-use crate::machine::{Files, Objects, Odds, SimRecords, SimStore};
-use crate::net::{Running, Wire};
-use crate::repository::SimRepository;
+use crate::machine::{Files, Objects, Odds};
+use crate::net::Running;
 use crate::rng::Rng;
-use crate::source::{ModelDisk, SimSource, SimTracker, value_of, workload};
-use crate::target::{Medium, SimTargets};
+use crate::source::{ModelDisk, value_of, workload};
+use crate::target::Medium;
+use faults::odds;
 use parking_lot::Mutex;
-use sluice_agent::Workers;
-use sluice_agent::capture::{Capture, CaptureOptions};
-use sluice_agent::disk::DiskAgent;
-use sluice_agent::journal::{Identity, Journal};
 use sluice_appliance::repository::MemoryRepository;
-use sluice_appliance::service::{LocalAgent, LocalHydrator, Ports, Service, Settings};
-use sluice_appliance::throttle::{Limits, Throttle};
-use sluice_client::AgentApi;
-use sluice_hydrator::progress::Progress;
-use sluice_hydrator::spool::Spool;
-use sluice_hydrator::{Compute, Environment, Hydrator};
-use sluice_proto::env::{Clock, Entropy};
-use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
+use sluice_appliance::service::{LocalAgent, LocalHydrator, LocalOperator};
+use sluice_client::OperatorApi;
+use sluice_proto::DiskId;
+use sluice_proto::env::Clock;
+use sluice_proto::keys::{DataKey, HydratorKey};
 use sluice_proto::wire::PolicyView;
-use sluice_proto::{DiskId, Generation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// The disk that is protected.
+const DISK: DiskId = DiskId([1; 16]);
+/// How long the target may take to become the source once the faults have stopped.
+const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// The simulated wall clock: it may jump.
 struct SimClock {
@@ -43,6 +43,16 @@ impl Clock for SimClock {
     }
 }
 
+/// Cycles seconds apart.
+const POLICY: PolicyView = PolicyView {
+    min_interval_ms: 1_000,
+    max_interval_ms: 4_000,
+    limit: None,
+    windows: Vec::new(),
+    scrub_interval_ms: None,
+    scrub_rate: None,
+};
+
 /// Everything that outlives a process.
 struct World {
     rng: Rng,
@@ -51,6 +61,12 @@ struct World {
     medium: Medium,
     agent_files: Files,
     hydrator_files: Files,
+    /// A second hydrator's, whose machine was once cloned from the first's; `None` in seeds that have no such.
+    twins_files: Option<Files>,
+    /// The agent's state as it was saved some time ago.
+    backup: Mutex<Option<Files>>,
+    /// The agent's state before an older one was put in its place that is of another generation.
+    newest: Mutex<Option<Files>>,
     objects: Objects,
     repository: Arc<MemoryRepository>,
     odds: Arc<Mutex<Odds>>,
@@ -59,6 +75,7 @@ struct World {
     hydrator_key: Arc<HydratorKey>,
     agents_way: Running<LocalAgent>,
     hydrators_way: Running<LocalHydrator>,
+    operators_way: Running<LocalOperator>,
     clock: Arc<SimClock>,
     /// True while processes are killed.
     stormy: Arc<Mutex<bool>>,
@@ -90,11 +107,13 @@ impl World {
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
             odds: Arc::new(Mutex::new(odds(&rng))),
-            rng,
             disk,
             medium,
             agent_files,
             hydrator_files: Files::default(),
+            twins_files: rng.once_in(4).then(Files::default),
+            backup: Mutex::default(),
+            newest: Mutex::default(),
             objects: Objects::default(),
             repository: Arc::new(MemoryRepository::new()),
             checker,
@@ -102,9 +121,11 @@ impl World {
             hydrator_key: Arc::new(hydrator_key),
             agents_way: Running::default(),
             hydrators_way: Running::default(),
+            operators_way: Running::default(),
             clock: Arc::new(clock),
             stormy: Arc::new(Mutex::new(true)),
             suite: sluice_proto::header::Suite::Aes256Gcm,
+            rng,
         })
     }
 
@@ -114,15 +135,19 @@ impl World {
         let writers: Vec<_> = (0..3)
             .map(|i| tokio::spawn(workload(self.disk.clone(), Rng::new(self.rng.next(), i), writes.clone())))
             .collect();
-        let nodes = [
+        let mut nodes = vec![
             tokio::spawn(self.clone().keep_alive("appliance", Self::appliance)),
             tokio::spawn(self.clone().keep_alive("agent", Self::agent)),
             tokio::spawn(self.clone().keep_alive("hydrator", Self::hydrator)),
         ];
+        if self.twins_files.is_some() {
+            nodes.push(tokio::spawn(self.clone().keep_alive("twin", Self::twin)));
+        }
         self.storm(Duration::from_secs(20 + self.rng.below(60))).await;
         *self.stormy.lock() = false;
         *self.odds.lock() = Odds::default();
         self.checker.note("calm");
+        self.set_policy(POLICY).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         stop_writes.send_replace(true);
         for writer in writers {
@@ -131,45 +156,48 @@ impl World {
             }
         }
         self.await_equality().await;
+        if self.rng.once_in(2) {
+            self.cut_over().await;
+        }
         nodes.iter().for_each(JoinHandle::abort);
         self.checker.judgement()
     }
 
-    /// What befalls the machines beside the deaths of processes.
-    async fn storm(&self, length: Duration) {
-        let end = Instant::now() + length;
-        while Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(500) + self.rng.pause(8_000)).await;
-            match self.rng.below(8) {
-                0 => {
-                    self.checker.note("clock jumps");
-                    *self.clock.jump_ms.lock() = self.rng.below(7_200_000) as i64 - 3_600_000;
-                }
-                1 => {
-                    self.checker.note("policy changes");
-                    *self.odds.lock() = odds(&self.rng);
-                }
-                2 if self.rng.once_in(3) && self.target_rests() => {
-                    self.checker.note("target tampered with");
-                    self.medium.tamper(&self.rng);
-                }
-                _ => {}
+    /// The operator's policy, again and again until the appliance has it.
+    async fn set_policy(&self, policy: PolicyView) {
+        for _ in 0..PATIENCE.as_secs() {
+            let operator = self.operators_way.lock().clone();
+            if let Some((operator, life)) = operator
+                && !life.is_dead()
+                && life.lives_through(operator.set_policy(policy.clone())).await.is_some_and(|set| set.is_ok())
+            {
+                return;
             }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        self.checker.violation("the policy could not be set within an hour");
     }
 
-    /// True while the hydrator holds a fingerprint of the target. Who changes a target in the very moment in which it is
-    /// written is found by a scrub, not by the next cycle.
-    fn target_rests(&self) -> bool {
-        let ledger = self.hydrator_files.records.lock().get("ledger").cloned().unwrap_or_default();
-        let text = String::from_utf8_lossy(&ledger).into_owned();
-        text.contains("\"is\":\"idle\"") && !text.contains("\"fingerprint\":null")
+    /// The final cycle of a source at rest must prove both disks equal by their digests.
+    async fn cut_over(&self) {
+        for _ in 0..PATIENCE.as_secs() {
+            let operator = self.operators_way.lock().clone();
+            if let Some((operator, life)) = operator {
+                // Ordered again and again, as an operator whose screen shows nothing would.
+                let _ = life.lives_through(operator.order_final(DISK, true)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if self.checker.finals() > 0 {
+                return;
+            }
+        }
+        self.checker.violation("no final cycle was verified within an hour of a source at rest");
     }
 
     /// Nothing is written any more: the target must become what the source is.
     async fn await_equality(&self) {
         let source = self.disk.values();
-        for _ in 0..7200 {
+        for _ in 0..PATIENCE.as_secs() * 2 {
             tokio::time::sleep(Duration::from_millis(500)).await;
             if self.checker.proven().as_ref() == Some(&source) {
                 return;
@@ -189,6 +217,10 @@ impl World {
     async fn keep_alive(self: Arc<Self>, name: &'static str, start: fn(&Arc<Self>, Life) -> JoinHandle<()>) {
         loop {
             let stormy = *self.stormy.lock();
+            if !stormy && name == "twin" {
+                // Two that both believe they own the target are one of the faults.
+                return;
+            }
             let operations = (stormy && self.rng.once_in(2)).then(|| self.rng.below(120));
             let life = Life::new(operations, Rng::new(self.rng.next(), 9));
             self.checker.note(&format!("{name} starts"));
@@ -220,180 +252,5 @@ impl World {
             self.aftermath(name);
             tokio::time::sleep(Duration::from_millis(10) + self.rng.pause(3_000)).await;
         }
-    }
-
-    /// What a process's death may take with it.
-    fn aftermath(&self, name: &str) {
-        match name {
-            "appliance" => {
-                *self.agents_way.lock() = None;
-                *self.hydrators_way.lock() = None;
-            }
-            "hydrator" if self.rng.once_in(2) => self.medium.crash(&self.rng),
-            "agent" if *self.stormy.lock() => match self.rng.below(12) {
-                0 => {
-                    self.checker.note("source machine reboots");
-                    self.disk.reboot();
-                }
-                1 => self.rotate_key(),
-                _ => {}
-            },
-            _ => {}
-        }
-    }
-
-    /// The admin rotates the disk's data key while the agent is down.
-    fn rotate_key(&self) {
-        let life = Life::new(self.rng.once_in(4).then(|| self.rng.below(8)), Rng::new(self.rng.next(), 9));
-        let records = Box::new(SimRecords { files: self.agent_files.clone(), life });
-        let Ok(Ok(mut journal)) = Journal::open(records) else { return };
-        let mut bytes = [0; 32];
-        self.entropy.fill(&mut bytes);
-        let (key, generation) = (DataKey::new(bytes), journal.identity().generation.next());
-        let signer = SigningKey::from_seed(&[3; 32]);
-        let Ok(envelope) =
-            KeyEnvelope::wrap(&key, journal.identity().disk, generation, self.hydrator_key.public(), &signer)
-        else {
-            return;
-        };
-        // It may be cut off, like any other process.
-        let done = journal.rotate(&key, envelope).is_ok();
-        self.checker.note(&format!("key rotation to {generation:?}: {done}"));
-        self.checker.new_key(generation, key);
-    }
-
-    fn store(&self, life: &Life) -> Arc<SimStore> {
-        Arc::new(SimStore {
-            objects: self.objects.clone(),
-            life: life.clone(),
-            rng: self.rng.clone(),
-            odds: self.odds.clone(),
-        })
-    }
-
-    fn appliance(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
-        let world = self.clone();
-        tokio::spawn(async move {
-            let policy = PolicyView { min_interval_ms: 1_000, max_interval_ms: 4_000, ..PolicyView::default() };
-            let ports = Ports {
-                repository: Arc::new(SimRepository { inner: world.repository.clone(), life: life.clone() }),
-                store: world.store(&life),
-                clock: world.clock.clone(),
-                throttle: Throttle::new(Limits::default(), world.clock.clone()),
-            };
-            let settings = Settings { policy, ..Settings::default() };
-            match Service::start(ports, settings).await {
-                Ok(service) => {
-                    let agent = LocalAgent::new(service.clone(), "agent".parse().expect("a name"));
-                    let hydrator = LocalHydrator::new(service, "hydrator".parse().expect("a name"));
-                    *world.agents_way.lock() = Some((agent, life.clone()));
-                    *world.hydrators_way.lock() = Some((hydrator, life.clone()));
-                    life.ended().await;
-                }
-                Err(error) => tracing::debug!(%error, "the appliance did not start"),
-            }
-        })
-    }
-
-    fn wire<T: Clone>(&self, peer: &Running<T>, life: &Life) -> Wire<T> {
-        Wire {
-            peer: peer.clone(),
-            life: life.clone(),
-            rng: self.rng.clone(),
-            odds: self.odds.clone(),
-            checker: self.checker.clone(),
-        }
-    }
-
-    fn agent(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
-        let world = self.clone();
-        tokio::spawn(async move {
-            let (_keep, stop) = watch::channel(false);
-            let agent = match world.make_agent(&life, stop) {
-                Ok(agent) => agent,
-                Err(error) => return tracing::debug!(error, "the agent did not start"),
-            };
-            if let Err(error) = agent.run().await
-                && !life.is_dead()
-            {
-                world.checker.violation(format!("the agent gave up: {error}"));
-            }
-        })
-    }
-
-    fn make_agent(&self, life: &Life, stop: watch::Receiver<bool>) -> Result<DiskAgent, String> {
-        let records = Box::new(SimRecords { files: self.agent_files.clone(), life: life.clone() });
-        let disk = DiskId([1; 16]);
-        let signer = SigningKey::from_seed(&[3; 32]);
-        let journal = match Journal::open(records).map_err(|e| e.to_string())? {
-            Ok(journal) => journal,
-            Err(records) => {
-                let envelope =
-                    KeyEnvelope::wrap(&self.data_key, disk, Generation(1), self.hydrator_key.public(), &signer)
-                        .map_err(|e| e.to_string())?;
-                let identity = Identity::new(disk, self.disk.sectors().bytes(), &self.data_key, envelope);
-                Journal::create(records, identity).map_err(|e| e.to_string())?
-            }
-        };
-        let (tracker, doubt) = SimTracker::attach(self.disk.clone(), life.clone(), journal.identity().epoch);
-        let source = Arc::new(SimSource {
-            disk: self.disk.clone(),
-            life: life.clone(),
-            rng: self.rng.clone(),
-            read_errors: self.odds.lock().source_errors,
-        });
-        let api: Arc<dyn AgentApi> = Arc::new(self.wire(&self.agents_way, life));
-        let entropy: Arc<dyn Entropy> = Arc::new(self.entropy.clone());
-        let options = CaptureOptions { suite: self.suite, ..CaptureOptions::default() };
-        let capture = Capture::new(source, api, Workers::inline(), entropy, options);
-        DiskAgent::new(capture, Box::new(tracker), doubt, journal, None, stop).map_err(|e| e.to_string())
-    }
-
-    fn hydrator(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
-        let store = self.store(&life);
-        let environment = Environment {
-            spool: Spool::new(store.clone(), None),
-            store,
-            key: self.hydrator_key.clone(),
-            targets: Arc::new(SimTargets {
-                medium: self.medium.clone(),
-                files: self.hydrator_files.clone(),
-                life: life.clone(),
-                rng: self.rng.clone(),
-                odds: self.odds.clone(),
-            }),
-            entropy: Arc::new(self.entropy.clone()),
-            compute: Compute::Inline,
-            progress: Progress::default(),
-            allow_plain: false,
-        };
-        let api = Arc::new(self.wire(&self.hydrators_way, &life));
-        tokio::spawn(async move {
-            let (keep, stop) = watch::channel(false);
-            Hydrator::new(environment, api).run(stop).await;
-            drop(keep);
-        })
-    }
-}
-
-/// How a seed's faults are spread: some seeds are rough in one way only, some in all.
-fn odds(rng: &Rng) -> Odds {
-    let some = |range: u64| match rng.below(3) {
-        0 => 0,
-        1 => range,
-        _ => range * 5,
-    };
-    Odds {
-        store_refuses: some(20),
-        store_answer_lost: some(20),
-        store_full: some(60),
-        read_flips: some(60),
-        rot: some(80),
-        request_lost: some(15),
-        answer_lost: some(15),
-        doubled: some(10),
-        source_errors: some(200),
-        target_errors: some(400),
-        target_flips: some(600),
     }
 }

@@ -1,0 +1,158 @@
+//! What befalls the machines, and how often what goes wrong.
+
+use super::World;
+use crate::life::Life;
+use crate::machine::{Files, Odds, SimRecords};
+use crate::rng::Rng;
+use sluice_agent::journal::Journal;
+use sluice_client::OperatorApi;
+use sluice_proto::env::Entropy;
+use sluice_proto::keys::{DataKey, KeyEnvelope, SigningKey};
+use sluice_proto::wire::PolicyView;
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl World {
+    /// What befalls the machines beside the deaths of processes.
+    pub(super) async fn storm(&self, length: Duration) {
+        let end = Instant::now() + length;
+        while Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(500) + self.rng.pause(8_000)).await;
+            match self.rng.below(8) {
+                0 => {
+                    self.checker.note("clock jumps");
+                    *self.clock.jump_ms.lock() = self.rng.below(7_200_000) as i64 - 3_600_000;
+                }
+                1 => {
+                    self.checker.note("other faults");
+                    *self.odds.lock() = odds(&self.rng);
+                }
+                3 => self.change_policy().await,
+                2 if self.rng.once_in(3) && self.target_rests() => {
+                    self.checker.note("target tampered with");
+                    self.medium.tamper(&self.rng);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// True while the hydrator holds a fingerprint of the target. Who changes a target in the very moment in which it is
+    /// written is found by a scrub, not by the next cycle.
+    fn target_rests(&self) -> bool {
+        if self.twins_files.is_some() {
+            return false;
+        }
+        let ledger = self.hydrator_files.records.lock().get("ledger").cloned().unwrap_or_default();
+        let text = String::from_utf8_lossy(&ledger).into_owned();
+        text.contains("\"is\":\"idle\"") && !text.contains("\"fingerprint\":null")
+    }
+
+    /// What a process's death may take with it.
+    pub(super) fn aftermath(&self, name: &str) {
+        match name {
+            "appliance" => {
+                *self.agents_way.lock() = None;
+                *self.hydrators_way.lock() = None;
+                *self.operators_way.lock() = None;
+            }
+            "hydrator" | "twin" if self.rng.once_in(2) => self.medium.crash(&self.rng),
+            "agent" if *self.stormy.lock() => match self.rng.below(12) {
+                0 => {
+                    self.checker.note("source machine reboots");
+                    self.disk.reboot();
+                }
+                1 if self.newest.lock().is_none() => self.rotate_key(),
+                2 if self.newest.lock().is_none() => self.save_backup(),
+                3 => self.restore_backup(),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// The admin saves a copy of the agent's state, if there is one.
+    fn save_backup(&self) {
+        let copy = self.agent_files.snapshot();
+        if generation_of(&copy).is_some() {
+            *self.backup.lock() = Some(copy);
+        }
+    }
+
+    /// The admin puts an old copy of the agent's state in the place of the newest, while the kernel's tracking goes on.
+    fn restore_backup(&self) {
+        let Some(backup) = self.backup.lock().take() else { return };
+        let mut newest = self.newest.lock();
+        if newest.is_none() && generation_of(&backup) != generation_of(&self.agent_files) {
+            *newest = Some(self.agent_files.snapshot());
+        }
+        self.checker.note("the agent's state is put back to an older one");
+        self.agent_files.restore(&backup);
+    }
+
+    /// The operator sets other intervals, another limit, or scrubs. It may be cut off, or nobody may hear it.
+    async fn change_policy(&self) {
+        let Some((operator, life)) = self.operators_way.lock().clone() else { return };
+        let min_interval_ms = 1_000 + self.rng.below(4_000);
+        let policy = PolicyView {
+            min_interval_ms,
+            max_interval_ms: min_interval_ms + self.rng.below(4_000),
+            limit: self.rng.once_in(2).then(|| format!("{}Mbit/s", 2 + self.rng.below(60))),
+            windows: Vec::new(),
+            scrub_interval_ms: self.rng.once_in(2).then(|| min_interval_ms + self.rng.below(9_000)),
+            scrub_rate: self.rng.once_in(2).then_some(1 << 20),
+        };
+        let set = life.lives_through(operator.set_policy(policy)).await;
+        self.checker.note(&format!("policy changes: {}", set.is_some_and(|set| set.is_ok())));
+    }
+
+    /// The admin rotates the disk's data key while the agent is down.
+    fn rotate_key(&self) {
+        let life = Life::new(self.rng.once_in(4).then(|| self.rng.below(8)), Rng::new(self.rng.next(), 9));
+        let records = Box::new(SimRecords { files: self.agent_files.clone(), life });
+        let Ok(Ok(mut journal)) = Journal::open(records) else { return };
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes);
+        let (key, generation) = (DataKey::new(bytes), journal.identity().generation.next());
+        let signer = SigningKey::from_seed(&[3; 32]);
+        let Ok(envelope) =
+            KeyEnvelope::wrap(&key, journal.identity().disk, generation, self.hydrator_key.public(), &signer)
+        else {
+            return;
+        };
+        // It may be cut off, like any other process.
+        let done = journal.rotate(&key, envelope).is_ok();
+        self.checker.note(&format!("key rotation to {generation:?}: {done}"));
+        self.checker.new_key(generation, key);
+    }
+}
+
+/// The generation that an agent's state is of, as its record says; `None` where it has none yet.
+fn generation_of(files: &Files) -> Option<u64> {
+    let record = files.records.lock().get("disk.json").cloned()?;
+    serde_json::from_slice::<serde_json::Value>(&record).ok()?.get("generation")?.as_u64()
+}
+
+/// How a seed's faults are spread: some seeds are rough in one way only, some in all.
+pub(super) fn odds(rng: &Rng) -> Odds {
+    let some = |range: u64| match rng.below(3) {
+        0 => 0,
+        1 => range,
+        _ => range * 5,
+    };
+    Odds {
+        store_refuses: some(20),
+        store_answer_lost: some(20),
+        store_full: some(60),
+        store_stalls: some(120),
+        read_flips: some(60),
+        rot: some(80),
+        request_lost: some(15),
+        cut: some(15),
+        answer_lost: some(15),
+        doubled: some(10),
+        source_errors: some(200),
+        target_errors: some(400),
+        target_flips: some(600),
+    }
+}

@@ -1,0 +1,169 @@
+//! The processes: the product's own, on simulated machines.
+
+use super::{DISK, POLICY, World};
+use crate::life::Life;
+use crate::machine::{Files, SimRecords, SimStore};
+use crate::net::{Running, Wire};
+use crate::repository::SimRepository;
+use crate::source::{SimSource, SimTracker};
+use crate::target::SimTargets;
+use sluice_agent::Workers;
+use sluice_agent::capture::{Capture, CaptureOptions};
+use sluice_agent::disk::DiskAgent;
+use sluice_agent::journal::{Identity, Journal};
+use sluice_appliance::service::{LocalAgent, LocalHydrator, LocalOperator, Ports, Service, Settings};
+use sluice_appliance::throttle::{Limits, Throttle};
+use sluice_client::AgentApi;
+use sluice_hydrator::progress::Progress;
+use sluice_hydrator::spool::Spool;
+use sluice_hydrator::{Compute, Environment, Hydrator};
+use sluice_proto::Generation;
+use sluice_proto::env::Entropy;
+use sluice_proto::keys::{KeyEnvelope, SigningKey};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+impl World {
+    fn store(&self, life: &Life) -> Arc<SimStore> {
+        Arc::new(SimStore {
+            objects: self.objects.clone(),
+            life: life.clone(),
+            rng: self.rng.clone(),
+            odds: self.odds.clone(),
+        })
+    }
+
+    pub(super) fn appliance(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
+        let world = self.clone();
+        tokio::spawn(async move {
+            let ports = Ports {
+                repository: Arc::new(SimRepository { inner: world.repository.clone(), life: life.clone() }),
+                store: world.store(&life),
+                clock: world.clock.clone(),
+                throttle: Throttle::new(Limits::default(), world.clock.clone()),
+            };
+            let settings = Settings { policy: POLICY, ..Settings::default() };
+            match Service::start(ports, settings).await {
+                Ok(service) => {
+                    let agent = LocalAgent::new(service.clone(), "agent".parse().expect("a name"));
+                    let hydrator = LocalHydrator::new(service.clone(), "hydrator".parse().expect("a name"));
+                    let operator = LocalOperator::new(service, "operator".parse().expect("a name"));
+                    *world.agents_way.lock() = Some((agent, life.clone()));
+                    *world.hydrators_way.lock() = Some((hydrator, life.clone()));
+                    *world.operators_way.lock() = Some((operator, life.clone()));
+                    life.ended().await;
+                }
+                Err(error) => tracing::debug!(%error, "the appliance did not start"),
+            }
+        })
+    }
+
+    fn wire<T: Clone>(&self, peer: &Running<T>, life: &Life) -> Wire<T> {
+        Wire {
+            peer: peer.clone(),
+            life: life.clone(),
+            rng: self.rng.clone(),
+            odds: self.odds.clone(),
+            checker: self.checker.clone(),
+        }
+    }
+
+    pub(super) fn agent(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
+        let world = self.clone();
+        tokio::spawn(async move {
+            let (_keep, stop) = watch::channel(false);
+            let agent = match world.make_agent(&life, stop) {
+                Ok(agent) => agent,
+                Err(error) => return tracing::debug!(error, "the agent did not start"),
+            };
+            if let Err(error) = agent.run().await
+                && !life.is_dead()
+            {
+                match world.newest.lock().take() {
+                    // A state of an old generation is refused for good, until the admin puts the newest one back.
+                    Some(newest) => {
+                        world.checker.note("the newest state is put back");
+                        world.agent_files.restore(&newest);
+                    }
+                    None => world.checker.violation(format!("the agent gave up: {error}")),
+                }
+            }
+        })
+    }
+
+    fn make_agent(&self, life: &Life, stop: watch::Receiver<bool>) -> Result<DiskAgent, String> {
+        let records = Box::new(SimRecords { files: self.agent_files.clone(), life: life.clone() });
+        let signer = SigningKey::from_seed(&[3; 32]);
+        let journal = match Journal::open(records).map_err(|e| e.to_string())? {
+            Ok(journal) => journal,
+            Err(records) => {
+                let envelope =
+                    KeyEnvelope::wrap(&self.data_key, DISK, Generation(1), self.hydrator_key.public(), &signer)
+                        .map_err(|e| e.to_string())?;
+                let identity = Identity::new(DISK, self.disk.sectors().bytes(), &self.data_key, envelope);
+                Journal::create(records, identity).map_err(|e| e.to_string())?
+            }
+        };
+        let (tracker, doubt) = SimTracker::attach(self.disk.clone(), life.clone(), journal.identity().epoch);
+        let source = Arc::new(SimSource {
+            disk: self.disk.clone(),
+            life: life.clone(),
+            rng: self.rng.clone(),
+            read_errors: self.odds.lock().source_errors,
+        });
+        let api: Arc<dyn AgentApi> = Arc::new(self.wire(&self.agents_way, life));
+        let entropy: Arc<dyn Entropy> = Arc::new(self.entropy.clone());
+        let options = CaptureOptions { suite: self.suite, ..CaptureOptions::default() };
+        let capture = Capture::new(source, api, Workers::inline(), entropy, options);
+        DiskAgent::new(capture, Box::new(tracker), doubt, journal, None, stop).map_err(|e| e.to_string())
+    }
+
+    pub(super) fn hydrator(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
+        self.hydrator_with(life, &self.hydrator_files)
+    }
+
+    /// The machine that was cloned from the hydrator's: it has its key, its certificate, and a state of its own, which now
+    /// and then is a copy of the first's again.
+    pub(super) fn twin(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
+        let Some(files) = &self.twins_files else { return tokio::spawn(async {}) };
+        let has_target = |files: &Files| {
+            let ledger = files.records.lock().get("ledger").cloned().unwrap_or_default();
+            String::from_utf8_lossy(&ledger).contains("\"made\":true")
+        };
+        if has_target(&self.hydrator_files) && (self.rng.once_in(2) || !has_target(files)) {
+            files.restore(&self.hydrator_files.snapshot());
+        }
+        match has_target(files) {
+            true => self.hydrator_with(life, files),
+            // Whoever made the target would be its only owner.
+            false => tokio::spawn(async move { life.ended().await }),
+        }
+    }
+
+    fn hydrator_with(self: &Arc<Self>, life: Life, files: &Files) -> JoinHandle<()> {
+        let store = self.store(&life);
+        let environment = Environment {
+            spool: Spool::new(store.clone(), None),
+            store,
+            key: self.hydrator_key.clone(),
+            targets: Arc::new(SimTargets {
+                medium: self.medium.clone(),
+                files: files.clone(),
+                life: life.clone(),
+                rng: self.rng.clone(),
+                odds: self.odds.clone(),
+            }),
+            entropy: Arc::new(self.entropy.clone()),
+            compute: Compute::Inline,
+            progress: Progress::default(),
+            allow_plain: false,
+        };
+        let api = Arc::new(self.wire(&self.hydrators_way, &life));
+        tokio::spawn(async move {
+            let (keep, stop) = watch::channel(false);
+            Hydrator::new(environment, api).run(stop).await;
+            drop(keep);
+        })
+    }
+}
