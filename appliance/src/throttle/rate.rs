@@ -62,7 +62,8 @@ impl FromStr for Rate {
         }
         let parse = |digits: &str| digits.parse::<u128>().map_err(|_| bad());
         let scale = 10u128.pow(fraction.len() as u32);
-        let total = (parse(whole)? * scale + parse(fraction)?) * u128::from(*bits) / scale;
+        // Twenty digits before the point and nine behind it fit; times the unit they may not.
+        let total = (parse(whole)? * scale + parse(fraction)?).checked_mul(u128::from(*bits)).ok_or_else(bad)? / scale;
         u64::try_from(total).map(Self).map_err(|_| bad())
     }
 }

@@ -12,6 +12,9 @@ fn limit(text: &str) -> Limit {
     text.parse().unwrap()
 }
 
+/// More than 128 bits hold.
+const BEYOND: &str = "99999999999999999999.999999999GiB/s";
+
 #[test]
 fn rates_read_and_print() {
     let bits = |text: &str| text.parse::<Rate>().unwrap().bits();
@@ -40,7 +43,7 @@ fn rates_read_and_print() {
         ".5MB/s",
         "1 2MB/s",
     ];
-    for text in bad.into_iter().chain(["99999999999999999999Gbit/s", "1.0000000001Gbit/s"]) {
+    for text in bad.into_iter().chain(["99999999999999999999Gbit/s", "1.0000000001Gbit/s", BEYOND]) {
         let error = text.parse::<Limit>().unwrap_err().to_string();
         assert!(error.contains("200Mbit/s") && error.contains(&format!("{text:?}")), "{error}");
     }
