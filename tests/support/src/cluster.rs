@@ -69,6 +69,8 @@ pub struct Cluster {
     processes: [Option<Sluice>; 3],
     operator: Operator,
     setup: Setup,
+    /// What one part alone finds in its environment.
+    environments: [Vec<(&'static str, String)>; 3],
     pins: PathBuf,
     folder: TempDir,
 }
@@ -88,20 +90,36 @@ impl Cluster {
         let pins = Path::new("/sys/fs/bpf/sluice").join(format!("test-{name}"));
         let files = config::write(folder.path(), &pins, &setup);
         let operator = Operator::new(&files.endpoint, &files.operator);
-        Self { processes: [None, None, None], operator, setup, pins, folder }
+        Self { processes: [None, None, None], operator, setup, environments: Default::default(), pins, folder }
+    }
+
+    /// What a part finds in its environment besides what all three do, from its next start on.
+    pub fn set_environment(&mut self, part: Part, environment: Vec<(&'static str, String)>) {
+        self.environments[part as usize] = environment;
     }
 
     /// Starts one that does not run.
     pub fn start_part(&mut self, part: Part) {
         let config = self.config(part);
         let arguments = [part.word(), "run", "--config", crate::devices::text(&config)];
-        let started = Sluice::start(&arguments, &self.setup.environment);
+        let environment = [&self.setup.environment[..], &self.environments[part as usize]].concat();
+        let started = Sluice::start(&arguments, &environment);
         assert!(self.processes[part as usize].replace(started).is_none(), "{part:?} runs already");
     }
 
     /// One that runs.
     pub fn part(&self, part: Part) -> &Sluice {
         self.processes[part as usize].as_ref().unwrap_or_else(|| panic!("{part:?} does not run"))
+    }
+
+    /// True from a part's start until it is taken or killed.
+    pub fn is_started(&self, part: Part) -> bool {
+        self.processes[part as usize].is_some()
+    }
+
+    /// True while a part runs: it was started, and has not ended by itself.
+    pub fn runs(&mut self, part: Part) -> bool {
+        self.processes[part as usize].as_mut().is_some_and(Sluice::runs)
     }
 
     /// Takes one that runs out of the cluster, to wait for its end.

@@ -22,7 +22,12 @@ pub fn sluice() -> &'static Path {
 
 fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it lies");
-    let profile = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
+    let folder = test.parent().expect("a program lies in a folder");
+    let profile = match folder.ends_with("deps") {
+        true => folder.parent().expect("a test lies in target/PROFILE/deps"),
+        // A program that tests, not a test of cargo's.
+        false => folder,
+    };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Without what cargo told us of ourselves: build scripts that look at it would run again, and all be rebuilt.
     let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];

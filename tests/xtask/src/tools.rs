@@ -12,6 +12,7 @@ use crate::workspace;
 const TOOLS: &[(&str, &str)] = &[
     ("btrfs", "btrfs-progs"),
     ("clang-14", "clang-14"),
+    ("faketime", "faketime"),
     ("fio", "fio"),
     ("grub-mkimage", "grub-common"),
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
