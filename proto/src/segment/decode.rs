@@ -9,7 +9,7 @@ use crate::error::{FormatError, FormatErrorKind, bad};
 use crate::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use crate::keys::{DataKey, ObjectKey, Part};
 use crate::stream::BlockCv;
-use crate::units::{BLOCK_SECTORS, BlockNo, Extent, GRAIN_BYTES, GRAIN_SECTORS, Sector, SectorCount};
+use crate::units::{BLOCK_SECTORS, BlockNo, DISK_SECTORS_MAX, Extent, GRAIN_BYTES, GRAIN_SECTORS, Sector, SectorCount};
 
 /// Where a block's frames lie in the segment.
 #[derive(Clone, Copy, Debug)]
@@ -99,9 +99,15 @@ impl<'a> Segment<'a> {
         let mut extents = Vec::new();
         for entry in &self.index {
             let mut c = Cursor::new(&self.bytes[entry.offset..entry.offset + entry.len], "frame");
+            let mut total = 0_u64;
             for _ in 0..entry.frames {
                 let frame = FrameHeader::decode(c.bytes(FRAME_HEADER_BYTES)?)?;
                 c.bytes(frame.sealed_len as usize)?;
+                // Whoever adds these up or asks for their ends must not have to fear that the sum wraps.
+                total = total.saturating_add(frame.extent.len.0);
+                if total > BLOCK_SECTORS || !frame.extent.is_within(SectorCount(DISK_SECTORS_MAX)) {
+                    return bad(FormatErrorKind::Impossible, "frame header: more than a block, or than any disk");
+                }
                 extents.push(frame.extent);
             }
             c.end()?;

@@ -140,6 +140,12 @@ fn a_frame_moved_within_or_between_segments_is_refused() {
     let at = HEADER_BYTES;
     moved[at + 8] ^= 1; // the first frame's sector
     assert!(decode(&moved, &data_key()).is_err());
+    // A start or a length with which sums would wrap is not even claimed.
+    for field in [at + 8, at + 16] {
+        let mut huge = bytes.clone();
+        huge[field..field + 8].fill(0xff);
+        assert_eq!(Segment::parse(&huge).unwrap().claimed_extents().unwrap_err().kind, FormatErrorKind::Impossible);
+    }
     // The same segment under another salt's header: the header's checksum is made right again, the key is not.
     let other = Header { salt: [9; 32], fields: segment.header().fields, ..header };
     let mut respun = bytes.clone();
