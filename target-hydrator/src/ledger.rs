@@ -136,6 +136,15 @@ impl AppliedGroup {
         }
     }
 
+    /// True where these groups ascend, hold no block twice, and end where there still are numbers. Between them may be
+    /// blocks that turned out to be others in the end.
+    fn ascend(groups: &[Self]) -> bool {
+        let next = |at: Option<u64>, group: &Self| {
+            at.filter(|at| *at <= group.first.0).and_then(|_| group.first.0.checked_add(group.blocks))
+        };
+        groups.iter().fold(Some(0), next).is_some_and(|end| end < u64::MAX)
+    }
+
     /// The first block that no group holds.
     pub fn end(groups: &[Self]) -> BlockNo {
         groups.last().map_or(BlockNo(0), |g| BlockNo(g.first.0 + g.blocks))
@@ -237,7 +246,14 @@ impl Ledger {
         if Digest::of(signed).0[..SUM_BYTES] != *sum {
             return Err("the ledger is damaged: its checksum does not fit".to_owned());
         }
-        serde_json::from_slice(&rest[..len]).map_err(|e| format!("the ledger can't be read: {e}"))
+        let ledger: Self =
+            serde_json::from_slice(&rest[..len]).map_err(|e| format!("the ledger can't be read: {e}"))?;
+        match &ledger.state {
+            State::Initial { applied, .. } if !AppliedGroup::ascend(applied) => {
+                Err("the ledger contradicts itself: what was applied of the initial cycle is out of order".to_owned())
+            }
+            _ => Ok(ledger),
+        }
     }
 }
 

@@ -29,6 +29,19 @@ fn a_ledger_comes_back() {
 }
 
 #[test]
+fn groups_out_of_order_or_beyond_all_numbers_are_refused() {
+    let group = |first, blocks| AppliedGroup { first: BlockNo(first), blocks, segments: 1, fold: Digest([1; 32]) };
+    let decoded = |applied| {
+        let state = State::Initial { cycle: CycleNo(1), generation: Generation(1), applied };
+        Ledger::decode(&Ledger { state, ..ledger() }.encode())
+    };
+    assert!(decoded(vec![group(0, 3), group(7, 1)]).is_ok());
+    for wrong in [vec![group(3, 2), group(4, 1)], vec![group(u64::MAX, 2)], vec![group(0, 1), group(1, u64::MAX)]] {
+        assert!(decoded(wrong).expect_err("refused").contains("contradicts itself"));
+    }
+}
+
+#[test]
 fn any_changed_byte_is_noticed() {
     let good = ledger().encode();
     for at in 0..good.len() {
