@@ -187,9 +187,11 @@ impl Stored {
         }
         let number = |at: usize| head[at..at + 8].try_into().map(u64::from_le_bytes).map_err(|_| damaged());
         let digest = |bytes: &[u8]| bytes.try_into().map_err(|_| damaged());
+        let first = number(8)?;
+        first.checked_add((cvs.len() / 32) as u64).ok_or_else(damaged)?;
         Ok(Self {
             cycle: CycleNo(number(0)?),
-            first: number(8)?,
+            first,
             len: number(16)?,
             hash: Digest(digest(&head[24..56])?),
             salt: Digest(digest(&head[56..88])?),

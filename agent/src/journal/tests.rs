@@ -188,6 +188,14 @@ fn records_of_a_newer_agent_and_damaged_ones_say_what_to_do() {
 }
 
 #[test]
+fn a_segment_behind_the_last_number_is_damage() {
+    let (hash, salt, cvs) = (Digest([6; 32]), Digest([7; 32]), vec![BlockCv([8; 32])]);
+    let at = |first| Stored { cycle: CycleNo(7), first, len: 900, hash, salt, cvs: cvs.clone() };
+    assert_eq!(Stored::decode(&at(u64::MAX - 1).encode()).unwrap(), at(u64::MAX - 1));
+    assert!(Stored::decode(&at(u64::MAX).encode()).unwrap_err().to_string().contains("damaged entry"));
+}
+
+#[test]
 fn the_key_is_not_shown() {
     let identity = testing::identity(&MemDisk::new(SIZE));
     assert!(!format!("{identity:?}").contains("4b4b4b"));
