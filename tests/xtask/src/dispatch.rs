@@ -5,8 +5,7 @@ use anyhow::{Context, Result, bail};
 use crate::workspace;
 
 /// Chore, and the package whose program does it.
-const PROGRAMS: &[(&str, &str)] =
-    &[("bench", "sluice-bench"), ("sim", "sluice-sim"), ("chaos", "sluice-chaos"), ("fuzz", "sluice-fuzz")];
+const PROGRAMS: &[(&str, &str)] = &[("bench", "sluice-bench"), ("sim", "sluice-sim"), ("chaos", "sluice-chaos")];
 
 /// The package that does `chore`.
 pub fn package_for(chore: &str) -> Option<&'static str> {

@@ -5,6 +5,7 @@ mod check;
 mod cleanup;
 mod deny;
 mod dispatch;
+mod fuzz;
 mod processes;
 mod run;
 mod suites;
@@ -26,7 +27,8 @@ cargo xtask COMMAND [ARGUMENTS]
   tools                            install what tests need and stop
   vm-image                         build the bootable Debian image, target/vm-images/debian.raw
   clean                            remove devices, mounts and folders that an interrupted test run left behind
-  bench | sim | chaos | fuzz ...   run that program with the arguments that follow
+  fuzz [TARGET...] [--minutes N]   libFuzzer on every decoder; needs a C++ compiler
+  bench | sim | chaos ...          run that program with the arguments that follow
 
 Exit codes: 0 all is well, 1 something failed, 2 wrong usage, 130 interrupted.
 ";
@@ -63,6 +65,7 @@ fn chore(command: &str, args: &[String]) -> Result<bool> {
             println!("{}", path.display());
             true
         }),
+        "fuzz" => fuzz::run(args),
         "clean" => cleanup::leftovers().map(|()| true),
         _ => match dispatch::package_for(command) {
             Some(package) => dispatch::run(package, args),
