@@ -70,6 +70,9 @@ pub enum CaptureError {
     /// The source can't be read: the cycle fails.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The source is not there any more: the cycle fails, and so does every other until the source is opened anew.
+    #[error(transparent)]
+    Vanished(SourceError),
     /// The appliance refuses or is away: the cycle may go on later.
     #[error(transparent)]
     Api(#[from] ApiError),

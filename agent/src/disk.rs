@@ -196,6 +196,7 @@ impl DiskAgent {
         let disk = self.id();
         match error {
             CaptureError::Journal(source) => return Err(DiskError::Journal { disk, source }),
+            CaptureError::Vanished(error) => return Err(DiskError::Source { disk, detail: error.detail }),
             CaptureError::Api(source) if !goes_on(&source) => return Err(DiskError::Refused { disk, source }),
             CaptureError::Tracker(error) => {
                 tracing::warn!(%disk, %error, "the tracker failed; trying again, and comparing then");

@@ -38,7 +38,8 @@ pub trait Source: Send + Sync {
     /// Its logical sector in bytes.
     fn logical_sector(&self) -> u32;
 
-    /// Its size now. A size that changed while it is protected ends the cycle.
+    /// Its size now. A size that changed while it is protected ends the cycle; an error says that the source has
+    /// vanished, which ends its protection until it is there again.
     async fn current_size(&self) -> Result<ByteCount, SourceError>;
 
     /// Reads `extents`, one behind the other, to the front of `buf`, whose length becomes theirs. Bytes beyond the end of

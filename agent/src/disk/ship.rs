@@ -16,6 +16,7 @@ impl DiskAgent {
         let Err(error) = self.capture_and_commit(cycle).await else { return Ok(()) };
         match error {
             CaptureError::Source(error) => self.give_up(cycle, error.reason, error.detail).await,
+            CaptureError::Vanished(error) => self.give_up_for_good(cycle, error).await,
             CaptureError::Api(error) if error.code() == Some(ErrorCode::NotStored) => {
                 // The appliance tells what it has when the cycle is opened again; the rest is sent again, and as it is
                 // read anew it needs a new manifest.
@@ -52,6 +53,13 @@ impl DiskAgent {
         Ok(())
     }
 
+    /// Gives up a cycle of a source that has vanished, and with it the disk: a disk that comes back under its name is
+    /// another one to the kernel, so it is opened and tracked anew.
+    pub(super) async fn give_up_for_good(&mut self, cycle: CycleNo, error: SourceError) -> Result<(), CaptureError> {
+        self.give_up(cycle, error.reason, error.detail.clone()).await?;
+        Err(CaptureError::Vanished(error))
+    }
+
     async fn capture_and_commit(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
         self.check_size().await?;
         self.open(cycle).await?;
@@ -74,7 +82,8 @@ impl DiskAgent {
     }
 
     pub(super) async fn check_size(&self) -> Result<(), CaptureError> {
-        let (was, is) = (self.journal.identity().size, self.capture.source.current_size().await?);
+        let (was, is) = (self.journal.identity().size, self.capture.source.current_size().await);
+        let is = is.map_err(CaptureError::Vanished)?;
         if was == is {
             return Ok(());
         }

@@ -94,10 +94,16 @@ impl Source for DeviceSource {
     }
 
     async fn current_size(&self) -> Result<ByteCount, SourceError> {
-        self.file.size().map_err(|e| SourceError {
+        let vanished = |why: String| SourceError {
             reason: FailReason::SourceRead,
-            detail: format!("{}: {e}; the source has vanished: attach it again, or stop protecting it", self.name),
-        })
+            detail: format!("{}: {why}; the source has vanished: attach it again, or stop protecting it", self.name),
+        };
+        match self.file.size() {
+            // What an open disk that was pulled out says of itself.
+            Ok(ByteCount(0)) if self.file.is_block_device() => Err(vanished("it has no sectors any more".into())),
+            Ok(size) => Ok(size),
+            Err(error) => Err(vanished(error.to_string())),
+        }
     }
 
     async fn read(&self, extents: &[Extent], mut buf: AlignedBuf) -> (AlignedBuf, Result<(), SourceError>) {

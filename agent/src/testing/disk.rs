@@ -171,7 +171,10 @@ impl Source for MemDisk {
     }
 
     async fn current_size(&self) -> Result<ByteCount, SourceError> {
-        Ok(ByteCount(self.0.lock().size_now))
+        match self.0.lock().size_now {
+            0 => Err(SourceError::read("the source has vanished")),
+            size => Ok(ByteCount(size)),
+        }
     }
 
     async fn read(&self, extents: &[Extent], mut buf: AlignedBuf) -> (AlignedBuf, Result<(), SourceError>) {

@@ -205,6 +205,30 @@ async fn a_source_of_another_size_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_vanishes_is_left_alone_until_it_is_back() {
+    let mut world = in_step().await;
+    world.disk.set_size_now(0);
+    world.order(&[Delta]);
+    let ended = world.run().await;
+    let Err(DiskError::Source { detail, .. }) = ended else { panic!("{ended:?}") };
+    assert!(detail.contains("vanished"), "{detail}");
+    let verdicts = world.api.inner.lock().verdicts.clone();
+    let last = verdicts.values().next_back().unwrap();
+    assert!(matches!(last, Verdict::Failed { reason: FailReason::SourceRead, .. }), "{last:?}");
+
+    world.disk.set_size_now(SIZE);
+    world.disk.scribble(20, &mut Dice::new(8));
+    world.disk.forget_tracking();
+    world.order(&[Delta]);
+    world.stop = world.api.again();
+    let doubt = Doubt::DiskChanged("another disk under the same name".into());
+    world.agent(Some(doubt)).unwrap().run().await.unwrap();
+    // What was ordered while it was away, and the order after that.
+    assert_eq!(world.kinds()[2..], [Resync, Delta]);
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_appliance_that_forgets_the_disk_is_told_again() {
     let mut world = in_step().await;
     let calls = world.api.inner.lock().calls;
