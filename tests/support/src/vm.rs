@@ -50,11 +50,13 @@ impl Vm {
         let snapshot = if writes == Writes::Discarded { "on" } else { "off" };
         // A comma in a name is doubled, or QEMU would take it for the end.
         let file = image.display().to_string().replace(',', ",,");
-        let drive = format!("file={file},format={format},if=virtio,snapshot={snapshot}");
+        let drive = format!("file={file},format={format},if=none,id=boot,snapshot={snapshot}");
         let mut qemu = Command::new("qemu-system-x86_64");
         // Emulated always, so that a test does the same on every machine; and KVM may be there without working.
         qemu.args(["-accel", "tcg", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot"]);
-        qemu.args(["-serial", "stdio", "-drive", &drive]).args(more);
+        // The first of the disks, and the one that it boots from, whatever disks are in `more`.
+        qemu.args(["-serial", "stdio", "-drive", &drive, "-device", "virtio-blk-pci,drive=boot,bootindex=0"])
+            .args(more);
         let spawned = qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut qemu = spawned.unwrap_or_else(|e| {
             panic!("a guest needs qemu-system-x86_64, which can't be run (`cargo xtask tools` installs it): {e}")
@@ -94,8 +96,13 @@ impl Vm {
     }
 
     /// Shuts the guest down in good order and waits until it is off.
-    pub fn power_off(mut self, timeout: Duration) {
-        self.type_line("systemctl poweroff");
+    pub fn power_off(self, timeout: Duration) {
+        self.end_by("systemctl poweroff", timeout);
+    }
+
+    /// Waits until the guest is off after a command that ends it. It does not come up again by itself after a reboot.
+    pub fn end_by(mut self, command: &str, timeout: Duration) {
+        self.type_line(command);
         let off = self.serial.wait(timeout, |serial| serial.closed);
         assert!(off, "the guest is not off after {} s; its last words:\n{}", timeout.as_secs(), self.serial.tail());
     }

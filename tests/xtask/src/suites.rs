@@ -22,6 +22,8 @@ struct Suite {
     cargo: &'static [&'static str],
     /// What its runner or program gets.
     args: &'static [&'static str],
+    /// What it finds in its environment.
+    environment: &'static [(&'static str, &'static str)],
     /// Minutes until it is stopped and counts as failed, building included.
     minutes_max: u64,
     /// It is part of another suite, or long: it runs only where it is named.
@@ -29,7 +31,7 @@ struct Suite {
 }
 
 const fn test(name: &'static str, package: &'static str, cargo: &'static [&'static str]) -> Suite {
-    Suite { name, package: Some(package), cargo, args: &[], minutes_max: 30, part: true }
+    Suite { name, package: Some(package), cargo, args: &[], environment: &[], minutes_max: 30, part: true }
 }
 
 const SUITES: &[Suite] = &[
@@ -39,11 +41,23 @@ const SUITES: &[Suite] = &[
         // Goes on after a failure, so that one run tells all.
         cargo: &["test", "--locked", "--no-fail-fast", "--workspace"],
         args: &[],
+        environment: &[],
         minutes_max: 60,
         part: false,
     },
     test("e2e", "sluice-e2e", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "e2e"]),
     test("crash", "sluice-crash", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "crash"]),
+    test("machine", "sluice-machine", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "machine"]),
+    Suite {
+        name: "power",
+        package: Some("sluice-machine"),
+        cargo: &["test", "--locked", "--workspace", "--test", "machine"],
+        args: &["--nocapture", "power_is_cut_anywhere"],
+        // Every flush, and so many places between: too long for every day, which takes a dozen.
+        environment: &[("SLUICE_POWER_POINTS", "200")],
+        minutes_max: 120,
+        part: true,
+    },
     test("sim", "sluice-sim", &["test", "--locked", "--no-fail-fast", "--workspace", "--test", "seeds"]),
     test(
         "bench",
@@ -55,6 +69,7 @@ const SUITES: &[Suite] = &[
         package: Some("sluice-sim"),
         cargo: &["run", "--locked", "--workspace", "--bin", "sluice-sim"],
         args: &["--canary", "--seeds", "100"],
+        environment: &[],
         minutes_max: 30,
         // Ten builds of the workspace: too long for every day.
         part: true,
@@ -116,7 +131,7 @@ impl Suite {
 
     fn command(&self) -> Command {
         let mut command = workspace::cargo();
-        command.args(self.cargo);
+        command.args(self.cargo).envs(self.environment.iter().copied());
         if !self.args.is_empty() {
             command.arg("--").args(self.args);
         }

@@ -1,0 +1,103 @@
+//! An agent that is installed as a program file of its own, and upgraded in place.
+
+use sluice_test_support::cluster::{Cluster, Part};
+use sluice_test_support::command::run;
+use sluice_test_support::devices::text;
+use sluice_test_support::program::sluice;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How an agent comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It is asked to.
+    Asked,
+    /// It is killed.
+    Killed,
+}
+
+/// A cluster's agent, run from a file that is replaced by an upgrade. Killed on drop.
+#[derive(Debug)]
+pub struct Installed {
+    program: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl Installed {
+    /// Installs it in `folder` and starts it, with the configuration that `cluster` made for its agent.
+    pub fn start(cluster: &Cluster, folder: &Path) -> Self {
+        let program = folder.join("installed-agent");
+        fs::copy(sluice(), &program).unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+        let mut agent = Self {
+            program,
+            config: cluster.config(Part::Agent),
+            log: folder.join("installed-agent.log"),
+            process: None,
+        };
+        agent.resume();
+        agent
+    }
+
+    /// Ends it.
+    pub fn end(&mut self, end: End) {
+        let mut process = self.process.take().expect("it runs");
+        if end == End::Killed {
+            let _ = process.kill();
+            let _ = process.wait();
+            return;
+        }
+        run("kill", &["-TERM", &process.id().to_string()]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = process.try_wait().expect("a child can be asked for") {
+                assert_eq!(status.code(), Some(0), "it ends well:\n{}", self.words());
+                return;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.words());
+            // sleep: a child that ends without being waited for can only be asked again
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts it again.
+    pub fn resume(&mut self) {
+        let log = File::options().create(true).append(true).open(&self.log).expect("a log for the agent");
+        let mut command = Command::new(&self.program);
+        command.args(["agent", "run", "--config"]).arg(&self.config).stdin(Stdio::null()).stdout(Stdio::null());
+        let spawned = command.stderr(log).spawn();
+        self.process = Some(spawned.unwrap_or_else(|e| panic!("{}: {e}", self.program.display())));
+    }
+
+    /// Puts a file of other bytes in the program's place, as a package manager does: aside, then renamed.
+    pub fn replace(&mut self) {
+        let new = self.program.with_extension("new");
+        let made = fs::copy(&self.program, &new).and_then(|_| {
+            // What follows an ELF file's last section is not looked at.
+            File::options().append(true).open(&new)?.write_all(b"another version")
+        });
+        made.unwrap_or_else(|e| panic!("{}: {e}", new.display()));
+        run("mv", &["--force", text(&new), text(&self.program)]);
+    }
+
+    /// What it has said.
+    pub fn words(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the installed agent:\n{}", self.words());
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What happens to machines; one file a scenario.
+#![forbid(unsafe_code)]
+
+mod agent_down;
+mod log_format;
+mod power_cuts;
+mod reboots;
+mod second_tracker;
+mod upgrade_in_place;
