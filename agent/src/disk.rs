@@ -99,12 +99,12 @@ impl DiskAgent {
         }
         // Also where nothing was verified yet: an initial cycle settles it.
         let broken = doubt.or_else(|| restored(identity, &*tracker)).filter(|_| tracker.kind() == TrackerKind::Ebpf);
-        let (epoch, releases) = (tracker.epoch(), tracker.releases());
+        let (epoch, released) = (tracker.epoch(), tracker.released());
         journal
             .update(|identity| {
                 if let Some(doubt) = broken {
                     identity.doubt = Some(doubt.to_string());
-                    identity.releases = releases;
+                    identity.released = identity.released.max(released);
                 }
                 identity.epoch = Some(epoch);
             })
@@ -214,11 +214,9 @@ impl DiskAgent {
     }
 }
 
-/// The doubt where the tracker released more than the journal knows of, or less than it can: only the release that was
-/// under way when the agent ended may be missing.
+/// The doubt where the tracker released what the journal does not know of.
 fn restored(identity: &Identity, tracker: &dyn Tracker) -> Option<Doubt> {
-    let missing = identity.releases.checked_sub(tracker.releases());
-    (!matches!(missing, Some(0 | 1))).then_some(Doubt::StateRestored)
+    (tracker.released() > identity.released).then_some(Doubt::StateRestored)
 }
 
 /// Ends when the word is given; where nobody can give it any more, never.

@@ -66,12 +66,12 @@ impl DiskAgent {
         start.kind == CycleKind::Resync || swap.doubt.is_some() || self.journal.identity().doubt.is_some()
     }
 
-    /// Lets the tracker forget what the journal has. Counted in the journal first: a crash in between leaves its count one
-    /// ahead, which is no harm; a count that is behind tells of a journal that was put back.
+    /// Lets the tracker forget what the journal has. The journal notes the release's number first: a crash in between
+    /// leaves it ahead, which is no harm; a journal that is behind was put back.
     fn release(&mut self) -> Result<(), CaptureError> {
-        let releases = self.tracker.releases() + 1;
-        self.journal.update(|identity| identity.releases = releases)?;
-        Ok(self.tracker.release()?)
+        let number = self.journal.identity().released.max(self.tracker.released()) + 1;
+        self.journal.update(|identity| identity.released = number)?;
+        Ok(self.tracker.release(number)?)
     }
 
     fn plan_all(&mut self, start: Start) -> Result<(), CaptureError> {

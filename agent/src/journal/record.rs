@@ -34,9 +34,10 @@ pub struct Identity {
     pub settled: CycleNo,
     /// The unbroken run of tracking that has seen every write since the last swap.
     pub epoch: Option<TrackingEpoch>,
-    /// How often that run has released marks, or will have after the release that is under way: noted before it.
+    /// The number of the newest release that the tracker was asked for, noted before it is: no number is used twice, also
+    /// where the one that had it was cut off.
     #[serde(default)]
-    pub releases: u64,
+    pub released: u64,
     /// Why source and target must be compared before anything else can be trusted.
     pub doubt: Option<String>,
 }
@@ -83,7 +84,7 @@ impl Identity {
             verified: None,
             settled: CycleNo(0),
             epoch: None,
-            releases: 0,
+            released: 0,
             doubt: None,
         }
     }

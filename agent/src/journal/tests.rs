@@ -57,7 +57,7 @@ impl Life {
         self.write(0, 9);
         let dirty = self.swap();
         journal.begin(plan(1), dirty)?;
-        self.tracker.release().expect("releases");
+        self.tracker.release(1).expect("releases");
         journal.note_stored(stored(1, 0, 2))?;
         journal.save_manifest(b"one")?;
         self.write(5, 20);
@@ -65,7 +65,7 @@ impl Life {
         // A comparison: what the tracker knows is kept before it begins.
         let dirty = self.swap();
         journal.add_carry(&dirty)?;
-        self.tracker.release().expect("releases");
+        self.tracker.release(2).expect("releases");
         self.write(100, 7);
         journal.begin(plan(2), SectorBitmap::from_extents([Extent::new(300, 3)]))?;
         journal.note_stored(stored(2, 0, 1))?;
@@ -73,13 +73,13 @@ impl Life {
         self.prove(journal, 2)?;
         let dirty = self.swap();
         journal.begin(plan(3), dirty)?;
-        self.tracker.release().expect("releases");
+        self.tracker.release(3).expect("releases");
         // A verdict on a newer cycle than the one that runs.
         journal.settle(CycleNo(4))?;
         self.write(200, 1);
         let dirty = self.swap();
         journal.begin(plan(5), dirty)?;
-        self.tracker.release().expect("releases");
+        self.tracker.release(4).expect("releases");
         self.prove(journal, 5)
     }
 }

@@ -30,7 +30,7 @@ struct Inner {
     ended: SectorBitmap,
     at_swap: Vec<u8>,
     doubt: Option<Doubt>,
-    releases: u64,
+    released: u64,
     breaks: bool,
 }
 
@@ -50,7 +50,7 @@ impl MemDisk {
             active: SectorBitmap::new(),
             ended: SectorBitmap::new(),
             doubt: None,
-            releases: 0,
+            released: 0,
             breaks: false,
         })))
     }
@@ -245,12 +245,12 @@ impl Tracker for MemTracker {
         Ok(Swap { dirty: inner.active.clone(), doubt: None })
     }
 
-    fn release(&mut self) -> Result<(), TrackerError> {
+    fn release(&mut self, number: u64) -> Result<(), TrackerError> {
         let mut inner = self.disk.0.lock();
         if std::mem::take(&mut self.swapped) {
             inner.ended = SectorBitmap::new();
             inner.doubt = None;
-            inner.releases += 1;
+            inner.released = number;
         }
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Tracker for MemTracker {
         TrackingEpoch { run: [self.run; 16], boot: [1; 16] }
     }
 
-    fn releases(&self) -> u64 {
-        self.disk.0.lock().releases
+    fn released(&self) -> u64 {
+        self.disk.0.lock().released
     }
 }

@@ -22,13 +22,14 @@ pub trait Tracker: Send + Sync {
     /// What has been marked since the last swap, without ending the interval. After the last read of a cycle, an answer
     /// that has no sector in common with what was read, and no doubt, proves that the reads saw one instant.
     fn peek(&mut self) -> Result<Swap, TrackerError>;
-    /// The sectors of the last swap are safely kept elsewhere: they may be forgotten here. Nothing without a swap.
-    fn release(&mut self) -> Result<(), TrackerError>;
+    /// The sectors of the last swap are safely kept elsewhere: they may be forgotten here. Nothing without a swap. The
+    /// release's number, which rises from one to the next, is kept where the marks are, before any of them goes.
+    fn release(&mut self, number: u64) -> Result<(), TrackerError>;
     /// Names this unbroken run of tracking: equal epochs mean that tracking never stopped in between.
     fn epoch(&self) -> TrackingEpoch;
-    /// How often marks were released since this run of tracking began, kept where the marks are. An agent whose record
-    /// is behind was put back to an older state, and no longer holds what was released to it.
-    fn releases(&self) -> u64;
+    /// The number of the newest release of this run of tracking; 0 before the first. An agent whose record is behind it
+    /// was put back to an older state, and no longer holds what was released to it.
+    fn released(&self) -> u64;
 }
 
 /// What an interval marked.

@@ -19,7 +19,7 @@ impl Tracker for ScanTracker {
         self.swap()
     }
 
-    fn release(&mut self) -> Result<(), TrackerError> {
+    fn release(&mut self, _: u64) -> Result<(), TrackerError> {
         Ok(())
     }
 
@@ -27,7 +27,7 @@ impl Tracker for ScanTracker {
         TrackingEpoch { run: [0; 16], boot: [0; 16] }
     }
 
-    fn releases(&self) -> u64 {
+    fn released(&self) -> u64 {
         0
     }
 }

@@ -32,7 +32,7 @@ impl Model {
     pub fn begin(path: &Path, bytes: u64, tracker: &mut dyn Tracker) -> Self {
         let device = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).expect("the device");
         tracker.swap().expect("a first swap");
-        tracker.release().expect("a first release");
+        tracker.release(tracker.released() + 1).expect("a first release");
         let mut model = Self {
             device,
             buffer: AlignedBuf::zeroed(CHUNK),
@@ -67,7 +67,7 @@ impl Model {
     pub fn step(&mut self, tracker: &mut dyn Tracker) {
         let swap = tracker.swap().expect("swap");
         assert_eq!(swap.doubt, None, "nothing here gives cause for doubt");
-        tracker.release().expect("release");
+        tracker.release(tracker.released() + 1).expect("release");
         self.swaps += 1;
         self.marked_total += swap.dirty.count().0;
 

@@ -66,8 +66,8 @@ struct Inner {
     /// Swapped out and not released.
     pending: SectorBitmap,
     epoch: u64,
-    /// Releases in this epoch.
-    releases: u64,
+    /// The number of the newest release in this epoch.
+    released: u64,
     swaps: Vec<SwapMark>,
 }
 
@@ -101,7 +101,7 @@ impl ModelDisk {
             current: SectorBitmap::new(),
             pending: SectorBitmap::new(),
             epoch: 1,
-            releases: 0,
+            released: 0,
             swaps: Vec::new(),
         })))
     }
@@ -172,7 +172,7 @@ impl ModelDisk {
     pub fn reboot(&self) {
         let mut inner = self.0.lock();
         inner.epoch += 1;
-        inner.releases = 0;
+        inner.released = 0;
         inner.current = SectorBitmap::new();
         inner.pending = SectorBitmap::new();
     }
@@ -295,22 +295,25 @@ impl Tracker for SimTracker {
     fn peek(&mut self) -> Result<Swap, TrackerError> {
         Ok(Swap { dirty: self.disk.0.lock().current.clone(), doubt: None })
     }
-    fn release(&mut self) -> Result<(), TrackerError> {
-        match self.life.step() {
-            Step::NotDone => return Ok(()),
-            // Cut off in the middle: forgotten and not counted.
-            Step::DoneUnheard => {}
-            Step::Go => self.disk.0.lock().releases += 1,
+    fn release(&mut self, number: u64) -> Result<(), TrackerError> {
+        let step = self.life.step();
+        if step == Step::NotDone {
+            return Ok(());
         }
-        self.disk.0.lock().pending = SectorBitmap::new();
+        let mut inner = self.disk.0.lock();
+        inner.released = number;
+        // Cut off behind its end, or after the number was noted.
+        if step == Step::Go || number % 2 == 0 {
+            inner.pending = SectorBitmap::new();
+        }
         Ok(())
     }
     fn epoch(&self) -> TrackingEpoch {
         let epoch = self.disk.0.lock().epoch;
         TrackingEpoch { run: [epoch as u8; 16], boot: [epoch as u8; 16] }
     }
-    fn releases(&self) -> u64 {
-        self.disk.0.lock().releases
+    fn released(&self) -> u64 {
+        self.disk.0.lock().released
     }
 }
 

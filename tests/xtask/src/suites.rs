@@ -20,7 +20,7 @@ struct Suite {
     package: Option<&'static str>,
     /// How cargo runs it.
     cargo: &'static [&'static str],
-    /// What its runner or program gets.
+    /// What its runner gets.
     args: &'static [&'static str],
     /// What it finds in its environment.
     environment: &'static [(&'static str, &'static str)],
@@ -64,16 +64,6 @@ const SUITES: &[Suite] = &[
         "sluice-bench",
         &["test", "--locked", "--workspace", "--features", "sluice-bench/tiny", "--bin", "sluice-bench"],
     ),
-    Suite {
-        name: "canary",
-        package: Some("sluice-sim"),
-        cargo: &["run", "--locked", "--workspace", "--bin", "sluice-sim"],
-        args: &["--canary", "--seeds", "100"],
-        environment: &[],
-        minutes_max: 30,
-        // Ten builds of the workspace: too long for every day.
-        part: true,
-    },
 ];
 
 /// Runs the suites named in `args`, or the checks and all suites; `false` if anything failed.

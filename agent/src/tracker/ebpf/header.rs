@@ -16,8 +16,8 @@ const FORGOTTEN: u64 = 24;
 const UNSETTLED: u64 = 32;
 /// Words of the skips that were answered for.
 const ANSWERED: u64 = 33;
-/// Word that counts the releases.
-const RELEASES: u64 = 36;
+/// Word of the newest release's number.
+const RELEASED: u64 = 36;
 /// Words of the identity.
 const IDENTITY: u64 = 64;
 
@@ -106,14 +106,14 @@ pub(super) fn set_answered(area: &Area, skips: Skips) {
     }
 }
 
-/// Releases since tracking began.
-pub(super) fn releases(area: &Area) -> u64 {
-    area.load(RELEASES)
+/// The number of the newest release.
+pub(super) fn released(area: &Area) -> u64 {
+    area.load(RELEASED)
 }
 
-/// Counts a release.
-pub(super) fn count_release(area: &Area) {
-    area.store(RELEASES, area.load(RELEASES) + 1);
+/// Sets what [`released`] says.
+pub(super) fn set_released(area: &Area, number: u64) {
+    area.store(RELEASED, number);
 }
 
 /// Whose area it is: written before the first program runs, never changed.

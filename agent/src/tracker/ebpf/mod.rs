@@ -288,13 +288,13 @@ impl Tracker for EbpfTracker {
         Ok(Swap { dirty, doubt: doubt.or(missed_start.then_some(Doubt::MissedStart)) })
     }
 
-    fn release(&mut self) -> Result<(), TrackerError> {
+    fn release(&mut self, number: u64) -> Result<(), TrackerError> {
         let Some(skips) = self.swapped.take() else { return Ok(()) };
         let Held { area, geometry, .. } = &self.held;
+        header::set_released(area, number);
         let cleared = drain::clear(area, geometry, header::interval(area) + 1);
         cleared.map_err(|e| self.kernel_error("clearing the tables", e))?;
         header::set_answered(area, skips);
-        header::count_release(area);
         self.clean = true;
         Ok(())
     }
@@ -303,8 +303,8 @@ impl Tracker for EbpfTracker {
         self.held.identity.epoch
     }
 
-    fn releases(&self) -> u64 {
-        header::releases(&self.held.area)
+    fn released(&self) -> u64 {
+        header::released(&self.held.area)
     }
 }
 
