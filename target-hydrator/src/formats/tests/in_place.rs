@@ -119,6 +119,37 @@ fn random_batches_read_back_as_the_model_says() {
     }
 }
 
+/// A reader that counts.
+struct Counted<'a>(&'a MemDisk, std::cell::Cell<usize>);
+
+impl ReadAt for Counted<'_> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.1.set(self.1.get() + 1);
+        self.0.read_at(offset, buf)
+    }
+}
+
+#[test]
+fn who_walks_a_disk_reads_the_metadata_of_a_block_once() {
+    let ids = TestIds::new(9);
+    let mut file = MemDisk::default();
+    run_steps(&mut file, new_layout(Format::VhdDynamic, 64 * MIB).steps()).expect("layout");
+    let size = file.len();
+    let mut live = open_live(Format::VhdDynamic, &mut file, size, &ids);
+    let writes = (0..64).map(|mib| (Extent::new(mib * 2048, 8), vec![7; 4096])).collect();
+    let steps = Batch { writes, zeros: Vec::new() }.steps(&file, &mut live, &ids);
+    run_steps(&mut file, steps).expect("steps");
+    let size = file.len();
+    let live = open_live(Format::VhdDynamic, &mut file, size, &ids);
+    let reader = Counted(&file, std::cell::Cell::new(0));
+    for mib in 0..64 {
+        let rest = Extent::new(mib * 2048, (64 - mib) * 2048);
+        assert!(!live.resolve_present(&reader, rest).expect("resolves").is_empty());
+    }
+    // Blocks of 2 MiB.
+    assert_eq!(reader.1.get(), 32);
+}
+
 #[test]
 fn what_is_resolved_but_not_yet_in_the_table_can_be_read_back() {
     for format in [Format::VhdDynamic, Format::VhdxDynamic] {

@@ -13,6 +13,7 @@ use super::super::{FormatError, FormatErrorKind, ReadAt, Step};
 use super::footer::FOOTER_BYTES;
 use super::header::DynamicHeader;
 use super::{DATA_ALIGN, FREE};
+use parking_lot::Mutex;
 use sluice_proto::{Extent, SECTOR_BYTES};
 use std::collections::BTreeSet;
 
@@ -36,8 +37,9 @@ pub(in crate::formats) struct DynamicVhd {
     dirty: BTreeSet<u64>,
     /// Blocks that were made since the table was last handed out.
     fresh: BTreeSet<u64>,
-    /// Blocks whose sector bitmaps are known to be full: new ones, and those that were looked at.
-    full: BTreeSet<u64>,
+    /// Blocks whose sector bitmaps are known to be full: new ones, and those that were looked at. Each is read once,
+    /// also by who only reads: whoever walks a disk asks for the same blocks over and over.
+    full: Mutex<BTreeSet<u64>>,
 }
 
 impl DynamicVhd {
@@ -58,7 +60,7 @@ impl DynamicVhd {
             new_bitmaps: Vec::new(),
             dirty: BTreeSet::new(),
             fresh: BTreeSet::new(),
-            full: BTreeSet::new(),
+            full: Mutex::default(),
         }
     }
 
@@ -87,7 +89,7 @@ impl DynamicVhd {
                 push_range(&mut ranges, part, None);
                 continue;
             };
-            if self.full.contains(&block) {
+            if self.is_full(reader, block, bitmap)? {
                 push_range(&mut ranges, part, Some(self.file_offset(bitmap, part)));
                 continue;
             }
@@ -116,9 +118,7 @@ impl DynamicVhd {
                 Some((bitmap, fresh)) => (bitmap, fresh),
                 None => (self.allocate(block)?, true),
             };
-            if !self.full.contains(&block) {
-                self.check_bitmap(reader, block, bitmap)?;
-            }
+            self.check_bitmap(reader, block, bitmap)?;
             ranges.push(FileRange { disk: part, file_offset: self.file_offset(bitmap, part), fresh });
         }
         Ok(ranges)
@@ -191,7 +191,7 @@ impl DynamicVhd {
         self.table.set(block, word);
         self.dirty.insert(block / ENTRIES_PER_SECTOR);
         self.fresh.insert(block);
-        self.full.insert(block);
+        self.full.get_mut().insert(block);
         self.new_bitmaps.push(bitmap);
         self.end = data + u64::from(self.header.block_bytes);
         Ok(bitmap)
@@ -199,18 +199,29 @@ impl DynamicVhd {
 
     /// Sluice and QEMU fill a block's bitmap when they make it. Another program's block that is partly used would
     /// need its unused sectors wiped as they are first written; such an image is refused rather than guessed at.
-    fn check_bitmap(&mut self, reader: &dyn ReadAt, block: u64, bitmap: u64) -> Result<(), FormatError> {
-        let mut bits = vec![0; self.header.bitmap_bytes() as usize];
-        reader.read_at(bitmap, &mut bits).map_err(|e| read_error("VHD's sector bitmap", bitmap, e))?;
-        let used = self.header.block_bytes as usize / SECTOR_BYTES as usize / 8;
-        if bits[..used].iter().any(|byte| *byte != 0xff) {
+    fn check_bitmap(&self, reader: &dyn ReadAt, block: u64, bitmap: u64) -> Result<(), FormatError> {
+        if !self.is_full(reader, block, bitmap)? {
             return Err(FormatError::unsupported(format!(
                 "block {block} of the dynamic VHD is only partly in use: another program wrote this image. \
                  Convert it (qemu-img convert -O vpc) or begin a new target"
             )));
         }
-        self.full.insert(block);
         Ok(())
+    }
+
+    /// True where the block holds all of its sectors.
+    fn is_full(&self, reader: &dyn ReadAt, block: u64, bitmap: u64) -> Result<bool, FormatError> {
+        if self.full.lock().contains(&block) {
+            return Ok(true);
+        }
+        let mut bits = vec![0; self.header.bitmap_bytes() as usize];
+        reader.read_at(bitmap, &mut bits).map_err(|e| read_error("VHD's sector bitmap", bitmap, e))?;
+        let used = self.header.block_bytes as usize / SECTOR_BYTES as usize / 8;
+        let full = bits[..used].iter().all(|byte| *byte == 0xff);
+        if full {
+            self.full.lock().insert(block);
+        }
+        Ok(full)
     }
 
     /// A bool a sector of `part`, which lies in one block: true where the block holds it.
