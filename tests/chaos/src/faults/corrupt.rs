@@ -49,16 +49,17 @@ impl fmt::Display for Corrupt {
     }
 }
 
-/// All objects of cycles below `folder`, in order of their names.
-fn objects(folder: &Path) -> Vec<PathBuf> {
+/// All objects of cycles, in folders below `root`, in order of their names. In the root itself lies what a process that
+/// starts checks the store with: where that is damaged, it rightly ends.
+fn objects(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() {
                 folders.push(entry.path());
-            } else if entry.file_name() != "filler" {
+            } else if entry.path().parent() != Some(root) {
                 found.push(entry.path());
             }
         }

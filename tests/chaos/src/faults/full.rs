@@ -2,8 +2,12 @@
 
 use super::Fault;
 use crate::scene::Scene;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statvfs::statvfs;
 use sluice_test_support::mounts::SmallDisk;
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 
 /// No room in the cache's folder for a while.
@@ -56,12 +60,17 @@ impl fmt::Display for FullTarget {
     }
 }
 
-/// `None` if it is full already.
+/// `None` if it is being filled already. Others write meanwhile: what is free changes, and less may be left than asked for.
 fn fill(small: &SmallDisk, room: u64) -> Option<PathBuf> {
-    if small.path().join("filler").exists() {
-        return None;
+    let filler = small.path().join("filler");
+    let file = File::create_new(&filler).ok()?;
+    let facts = statvfs(small.path()).expect("a file system tells what is free");
+    let free = facts.blocks_available() * facts.fragment_size();
+    let taken = free.saturating_sub(room).max(1);
+    match fallocate(&file, FallocateFlags::empty(), 0, taken as i64) {
+        Ok(()) | Err(Errno::ENOSPC) => Some(filler),
+        Err(error) => panic!("{}: {error}", filler.display()),
     }
-    Some(small.fill_but(room))
 }
 
 fn empty(filler: Option<PathBuf>) {
