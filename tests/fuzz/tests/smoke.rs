@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 /// No file of the corpus is larger, in bytes.
 const FILE_BYTES_MAX: usize = 64 << 10;
 /// What git is asked to hold for all targets together, in bytes and files.
-const CORPUS_BYTES_MAX: usize = 1 << 20;
-const CORPUS_FILES_MAX: usize = 2500;
+const CORPUS_BYTES_MAX: usize = 512 << 10;
+const CORPUS_FILES_MAX: usize = 1400;
 
 /// The runner in a process of its own: a limit on memory holds for a process.
 fn run(args: &[&str]) -> Output {

@@ -30,6 +30,8 @@ const INPUT_BYTES_MAX: u32 = 16 << 10;
 const MEMORY_MIB_MAX: u32 = 1024;
 /// An input that takes so long is a finding. Generous, as the machine may be busy with other things.
 const INPUT_SECONDS_MAX: u32 = 60;
+/// Inputs that a merge leaves of a target: git is to hold no thousands of files.
+const INPUTS_MAX: usize = 90;
 /// How long a finding is made smaller.
 const MINIMIZE_SECONDS: u32 = 30;
 
@@ -208,10 +210,13 @@ fn merge(program: &Path, target: &str, grown: &Path, committed: &Path) -> Result
     command.arg("-set_cover_merge=1").args([&merged, grown, committed]);
     let merged_well = finish(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
     ensure!(merged_well, "{target}: merging failed; the corpus is as it was");
-    let inputs = files(&merged)?;
+    let mut inputs = files(&merged)?;
+    // Of too many, some of each size: what is dropped here is still in `grown`.
+    inputs.sort_by_key(|input| input.metadata().map_or(0, |facts| facts.len()));
+    let step = inputs.len().div_ceil(INPUTS_MAX).max(1);
     ensure!(!inputs.is_empty(), "{target}: merging left nothing; the corpus is as it was");
     files(committed)?.iter().try_for_each(fs::remove_file)?;
-    for input in inputs {
+    for input in inputs.into_iter().step_by(step) {
         let name = input.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         fs::copy(&input, committed.join(name.chars().take(16).collect::<String>()))?;
     }

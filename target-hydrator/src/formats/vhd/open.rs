@@ -98,6 +98,7 @@ fn open_dynamic(
     let header = DynamicHeader::decode(&*read_array::<HEADER_BYTES>(reader, header_at, "VHD's second header")?)?;
     let table = read_table(reader, file_size, size, &header)?;
     let meta = [(0, FOOTER_BYTES as u64), (header_at, HEADER_BYTES as u64), table_place(&header, table.blocks())];
+    check_apart(meta)?;
     let end = check_places(&table, &header, &meta, file_size)?;
     let present = table.used().count();
     let blocks = table.blocks();
@@ -149,6 +150,17 @@ fn read_table(
         }
     }
     Ok(table)
+}
+
+/// Refuses footer, header and table that share bytes: mending one would destroy another.
+fn check_apart(mut meta: [(u64, u64); 3]) -> Result<(), FormatError> {
+    meta.sort_unstable();
+    match meta.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
+        None => Ok(()),
+        Some(pair) => {
+            Err(FormatError::corrupt(format!("two of the VHD's tables share the file's bytes at {}", pair[1].0)))
+        }
+    }
 }
 
 /// Refuses blocks that leave the file, lie on metadata or on each other; gives the end of what is in use.
