@@ -98,7 +98,7 @@ pub fn run(seeds: u64) -> anyhow::Result<()> {
     for mutation in MUTATIONS {
         copy_tree(&root, &copy)?;
         mutate(&copy, mutation)?;
-        let caught = catches(&root, &copy, seeds).with_context(|| mutation.name)?;
+        let caught = catches(&copy, seeds).with_context(|| mutation.name)?;
         println!("{}: {}", mutation.name, caught.as_deref().unwrap_or("NOT CAUGHT"));
         if caught.is_none() {
             lived.push(mutation.name);
@@ -138,16 +138,17 @@ fn mutate(copy: &Path, mutation: &Mutation) -> anyhow::Result<()> {
 }
 
 /// The first seed that fails in the mutated build; `None` where none does.
-fn catches(root: &Path, copy: &Path, seeds: u64) -> anyhow::Result<Option<String>> {
+fn catches(copy: &Path, seeds: u64) -> anyhow::Result<Option<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--workspace", "--bin", "sluice-sim", "--target-dir"]).arg(root.join("target"));
+    // A target folder of its own: cargo takes two copies of a tree for one, and would link mutated code into the other's.
+    build.args(["build", "--quiet", "--workspace", "--bin", "sluice-sim", "--target-dir"]).arg(copy.join("target"));
     build.current_dir(copy);
     if !build.status()?.success() {
         bail!("the mutated copy does not build");
     }
     for seed in 1..=seeds {
-        let one = Command::new(root.join("target/debug/sluice-sim"))
+        let one = Command::new(copy.join("target/debug/sluice-sim"))
             .args(["--seeds", "1", "--from", &seed.to_string()])
             .output()?;
         if !one.status.success() {
