@@ -29,8 +29,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "the sectors of a failed cycle are let go",
         file: "agent/src/journal.rs",
-        from: "            self.add_carry(&bitmap)?;\n            self.end_plan()?;",
-        to: "            drop(bitmap);\n            self.end_plan()?;",
+        from: "            self.add_carry(&bitmap)?;\n            self.end_plan()?;\n        }\n        self.note_settled(cycle)",
+        to: "            drop(bitmap);\n            self.end_plan()?;\n        }\n        self.note_settled(cycle)",
     },
     Mutation {
         name: "dirty bits are released at upload, not at the proof",
@@ -67,8 +67,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "what is stored is shipped again",
         file: "agent/src/journal.rs",
-        from: "        self.stored.retain(|_, segment| keep(segment));",
-        to: "        let _ = &keep;\n        self.stored.clear();",
+        from: "let kept = *first >= behind && keep(segment);",
+        to: "let kept = *first >= behind && keep(segment) && behind > u64::MAX - 1;",
     },
     Mutation {
         name: "the target is not flushed before the proof",
@@ -156,4 +156,18 @@ fn catches(copy: &Path, seeds: u64) -> anyhow::Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_that_is_taken_out_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for mutation in MUTATIONS {
+            let text = std::fs::read_to_string(root.join(mutation.file)).expect(mutation.file);
+            assert_eq!(text.matches(mutation.from).count(), 1, "{}", mutation.name);
+        }
+    }
 }
