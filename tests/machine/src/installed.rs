@@ -5,7 +5,6 @@ use sluice_test_support::command::run;
 use sluice_test_support::devices::text;
 use sluice_test_support::program::sluice;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,7 +31,9 @@ impl Installed {
     /// Installs it in `folder` and starts it, with the configuration that `cluster` made for its agent.
     pub fn start(cluster: &Cluster, folder: &Path) -> Self {
         let program = folder.join("installed-agent");
-        fs::copy(sluice(), &program).unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+        // By another process: while this one has it open for writing, a child that another thread starts has so too, and
+        // the kernel refuses to run it.
+        run("cp", &[text(sluice()), text(&program)]);
         let mut agent = Self {
             program,
             config: cluster.config(Part::Agent),
@@ -76,11 +77,9 @@ impl Installed {
     /// Puts a file of other bytes in the program's place, as a package manager does: aside, then renamed.
     pub fn replace(&mut self) {
         let new = self.program.with_extension("new");
-        let made = fs::copy(&self.program, &new).and_then(|_| {
-            // What follows an ELF file's last section is not looked at.
-            File::options().append(true).open(&new)?.write_all(b"another version")
-        });
-        made.unwrap_or_else(|e| panic!("{}: {e}", new.display()));
+        run("cp", &[text(&self.program), text(&new)]);
+        // What follows an ELF file's last section is not looked at.
+        run("sh", &["-c", "printf another >> \"$0\"", text(&new)]);
         run("mv", &["--force", text(&new), text(&self.program)]);
     }
 

@@ -71,12 +71,6 @@ const MUTATIONS: &[Mutation] = &[
         to: "let kept = *first >= behind && keep(segment) && behind > u64::MAX - 1;",
     },
     Mutation {
-        name: "the target is not flushed before the proof",
-        file: "target-hydrator/src/apply/commit.rs",
-        from: "        pipeline.target.sync().await?;\n        let reads",
-        to: "        let reads",
-    },
-    Mutation {
         name: "what was read back is not compared",
         file: "target-hydrator/src/apply/commit.rs",
         from: "    if bitmaps_equal && digest == manifest.digest {",

@@ -303,7 +303,7 @@ impl Tracker for SimTracker {
         let mut inner = self.disk.0.lock();
         inner.released = number;
         // Cut off behind its end, or after the number was noted.
-        if step == Step::Go || number % 2 == 0 {
+        if step == Step::Go || number.is_multiple_of(2) {
             inner.pending = SectorBitmap::new();
         }
         Ok(())

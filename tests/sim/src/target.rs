@@ -95,6 +95,9 @@ impl SimTarget {
         if self.rng.once_in(self.odds.lock().target_errors) {
             return Err(TargetError::new(TargetErrorKind::Full, "simulated full target"));
         }
+        if step == Step::Go && self.rng.once_in(self.odds.lock().target_lies) {
+            return Ok(());
+        }
         let torn = step == Step::DoneUnheard;
         {
             let mut inner = self.medium.0.lock();

@@ -154,5 +154,6 @@ pub(super) fn odds(rng: &Rng) -> Odds {
         source_errors: some(200),
         target_errors: some(400),
         target_flips: some(600),
+        target_lies: some(900),
     }
 }
