@@ -6,6 +6,7 @@ use crate::machine::{Files, Odds, SimRecords};
 use crate::rng::Rng;
 use sluice_agent::journal::Journal;
 use sluice_client::OperatorApi;
+use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
 use sluice_proto::env::Entropy;
 use sluice_proto::keys::{DataKey, KeyEnvelope, SigningKey};
 use sluice_proto::wire::PolicyView;
@@ -43,9 +44,7 @@ impl World {
         if self.twins_files.is_some() {
             return false;
         }
-        let ledger = self.hydrator_files.records.lock().get("ledger").cloned().unwrap_or_default();
-        let text = String::from_utf8_lossy(&ledger).into_owned();
-        text.contains("\"is\":\"idle\"") && !text.contains("\"fingerprint\":null")
+        ledger_of(&self.hydrator_files).is_some_and(|l| l.state == State::Idle && l.fingerprint.is_some())
     }
 
     /// What a process's death may take with it.
@@ -125,6 +124,12 @@ impl World {
         self.checker.note(&format!("key rotation to {generation:?}: {done}"));
         self.checker.new_key(generation, key);
     }
+}
+
+/// A hydrator's ledger; `None` where it has none yet.
+pub(super) fn ledger_of(files: &Files) -> Option<Ledger> {
+    let record = files.records.lock().get(LEDGER_NAME).cloned()?;
+    Ledger::decode(&record).ok()
 }
 
 /// The generation that an agent's state is of, as its record says; `None` where it has none yet.

@@ -1,5 +1,6 @@
 //! The processes: the product's own, on simulated machines.
 
+use super::faults::ledger_of;
 use super::{DISK, POLICY, World};
 use crate::life::Life;
 use crate::machine::{Files, SimRecords, SimStore};
@@ -127,10 +128,7 @@ impl World {
     /// and then is a copy of the first's again.
     pub(super) fn twin(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
         let Some(files) = &self.twins_files else { return tokio::spawn(async {}) };
-        let has_target = |files: &Files| {
-            let ledger = files.records.lock().get("ledger").cloned().unwrap_or_default();
-            String::from_utf8_lossy(&ledger).contains("\"made\":true")
-        };
+        let has_target = |files: &Files| ledger_of(files).is_some_and(|l| l.target.is_some_and(|target| target.made));
         if has_target(&self.hydrator_files) && (self.rng.once_in(2) || !has_target(files)) {
             files.restore(&self.hydrator_files.snapshot());
         }
