@@ -17,6 +17,9 @@ struct Args {
     /// This seed alone, twice, with its log; the trace must be the same.
     #[arg(long)]
     seed: Option<u64>,
+    /// A second hydrator that believes to own the target, in one seed of four; such seeds are not replayed exactly yet.
+    #[arg(long)]
+    twins: bool,
     /// Builds with one check taken out each, which must fail within `--seeds`.
     #[arg(long)]
     canary: bool,
@@ -31,7 +34,8 @@ fn main() -> anyhow::Result<()> {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
         println!("seed {seed}");
-        let (first, second) = (sluice_sim::world::run(seed), sluice_sim::world::run(seed));
+        let (first, second) =
+            (sluice_sim::world::run_with(seed, args.twins), sluice_sim::world::run_with(seed, args.twins));
         println!("{first:#?}");
         if first.trace != second.trace {
             bail!("seed {seed}: two runs, two traces: {} and {}", first.trace, second.trace);
@@ -45,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     for seed in args.from..args.from + args.seeds {
         print!("seed {seed} ");
         std::io::stdout().flush()?;
-        let judgement = sluice_sim::world::run(seed);
+        let judgement = sluice_sim::world::run_with(seed, args.twins);
         println!("{} verified, trace {}", judgement.verified, judgement.trace);
         verified += judgement.verified;
         crash += judgement.crash_consistent;

@@ -84,9 +84,15 @@ struct World {
 
 /// Runs one seed on a runtime of its own.
 pub fn run(seed: u64) -> Judgement {
+    run_with(seed, false)
+}
+
+/// As [`run`]; with `twins`, one seed of four has a second hydrator that believes to own the target. Such a seed is not
+/// replayed to the same trace yet.
+pub fn run_with(seed: u64, twins: bool) -> Judgement {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     match runtime {
-        Ok(runtime) => runtime.block_on(World::new(seed).play()),
+        Ok(runtime) => runtime.block_on(World::new(seed, twins).play()),
         Err(error) => Judgement {
             violations: vec![format!("no runtime: {error}")],
             verified: 0,
@@ -97,7 +103,7 @@ pub fn run(seed: u64) -> Judgement {
 }
 
 impl World {
-    fn new(seed: u64) -> Arc<Self> {
+    fn new(seed: u64, twins: bool) -> Arc<Self> {
         let rng = Rng::new(seed, 1);
         let disk = ModelDisk::new(600 + rng.below(9_000), &rng);
         let (medium, agent_files, data_key) = (Medium::default(), Files::default(), DataKey::new([7; 32]));
@@ -111,7 +117,7 @@ impl World {
             medium,
             agent_files,
             hydrator_files: Files::default(),
-            twins_files: rng.once_in(4).then(Files::default),
+            twins_files: (rng.once_in(4) && twins).then(Files::default),
             backup: Mutex::default(),
             newest: Mutex::default(),
             objects: Objects::default(),
