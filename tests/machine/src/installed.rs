@@ -1,6 +1,8 @@
 //! An agent that is installed as a program file of its own, and upgraded in place.
 
-use sluice_test_support::cluster::{Cluster, Part};
+use sluice_e2e::NEVER_MS;
+use sluice_proto::DiskId;
+use sluice_test_support::cluster::{Cluster, Part, Setup};
 use sluice_test_support::command::run;
 use sluice_test_support::devices::text;
 use sluice_test_support::program::sluice;
@@ -28,8 +30,22 @@ pub struct Installed {
 }
 
 impl Installed {
+    /// Starts a cluster around `source` whose agent is installed in `folder`, with cycles only where they are asked for;
+    /// waits for the first. The cluster, its agent, the disk, and the number of that cycle.
+    pub fn in_step(source: &Path, folder: &Path) -> (Cluster, Self, DiskId, u64) {
+        let mut cluster = Cluster::prepare(Setup::of(source));
+        cluster.start_part(Part::Appliance);
+        cluster.operator().wait_ready();
+        cluster.operator().set_policy(NEVER_MS, None);
+        cluster.start_part(Part::Hydrator);
+        let agent = Self::start(&cluster, folder);
+        let id = cluster.operator().only_disk();
+        let first = cluster.operator().wait_verified(id, 1).cycle.0;
+        (cluster, agent, id, first)
+    }
+
     /// Installs it in `folder` and starts it, with the configuration that `cluster` made for its agent.
-    pub fn start(cluster: &Cluster, folder: &Path) -> Self {
+    fn start(cluster: &Cluster, folder: &Path) -> Self {
         let program = folder.join("installed-agent");
         // By another process: while this one has it open for writing, a child that another thread starts has so too, and
         // the kernel refuses to run it.

@@ -1,9 +1,8 @@
 //! An agent that is down while its disk is written to as fast as the machine can. An hour's writes come in less time: what
 //! matters to the tracker is how many there are, and `SLUICE_DOWN_WRITES` says how many.
 
-use sluice_e2e::{Format, NEVER_MS, assert_equal};
+use sluice_e2e::{Format, assert_equal};
 use sluice_machine::{End, Installed, Written, assert_delta};
-use sluice_test_support::cluster::{Cluster, Part, Setup};
 use sluice_test_support::command::{is_root, run};
 use sluice_test_support::devices::{Loop, text};
 use std::time::Instant;
@@ -21,15 +20,8 @@ fn an_agent_is_down_under_load() {
     let writes = std::env::var("SLUICE_DOWN_WRITES").map_or(WRITES, |text| text.parse().expect("a number of writes"));
     let folder = tempfile::tempdir().expect("a folder");
     let disk = Loop::new(folder.path(), "disk", 128 << 20, 512);
-    let mut cluster = Cluster::prepare(Setup::of(disk.path()));
-    cluster.start_part(Part::Appliance);
-    cluster.operator().wait_ready();
-    cluster.operator().set_policy(NEVER_MS, None);
-    cluster.start_part(Part::Hydrator);
-    let mut agent = Installed::start(&cluster, folder.path());
+    let (cluster, mut agent, id, mut last) = Installed::in_step(disk.path(), folder.path());
     let operator = cluster.operator();
-    let id = operator.only_disk();
-    let mut last = operator.wait_verified(id, 1).cycle.0;
     let written = Written::to(disk.path());
     for (end, count) in [(End::Asked, writes), (End::Killed, writes / 4)] {
         agent.end(end);

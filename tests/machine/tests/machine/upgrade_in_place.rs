@@ -1,8 +1,7 @@
 //! An agent whose program is replaced and that is started again, while a mounted file system is written to.
 
-use sluice_e2e::{Format, NEVER_MS, assert_equal};
+use sluice_e2e::{Format, assert_equal};
 use sluice_machine::{End, Installed, Written, assert_delta};
-use sluice_test_support::cluster::{Cluster, Part, Setup};
 use sluice_test_support::command::is_root;
 use sluice_test_support::devices::Loop;
 use sluice_test_support::load::{Intensity, Load};
@@ -16,15 +15,8 @@ fn an_agent_is_upgraded_in_place() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = Loop::new(folder.path(), "disk", 160 << 20, 512);
     let mount = Mount::format(disk.path(), FileSystem::Ext4);
-    let mut cluster = Cluster::prepare(Setup::of(disk.path()));
-    cluster.start_part(Part::Appliance);
-    cluster.operator().wait_ready();
-    cluster.operator().set_policy(NEVER_MS, None);
-    cluster.start_part(Part::Hydrator);
-    let mut agent = Installed::start(&cluster, folder.path());
+    let (cluster, mut agent, id, mut last) = Installed::in_step(disk.path(), folder.path());
     let operator = cluster.operator();
-    let id = operator.only_disk();
-    let mut last = operator.wait_verified(id, 1).cycle.0;
     let load = Load::start(mount.path(), Intensity::default());
     let written = Written::to(disk.path());
     for end in [End::Asked, End::Killed] {

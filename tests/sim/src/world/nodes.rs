@@ -130,7 +130,7 @@ impl World {
         let Some(files) = &self.twins_files else { return tokio::spawn(async {}) };
         let has_target = |files: &Files| ledger_of(files).is_some_and(|l| l.target.is_some_and(|target| target.made));
         if has_target(&self.hydrator_files) && (self.rng.once_in(2) || !has_target(files)) {
-            files.restore(&self.hydrator_files.snapshot());
+            files.restore(&self.hydrator_files);
         }
         match has_target(files) {
             true => self.hydrator_with(life, files),
