@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 #[error("the agent's state: {0}")]
 pub struct JournalError(pub String);
 
-/// Durable records by name. What `save` and `append` have returned for survives a power cut.
+/// Durable records by name. What `save` has returned for survives a power cut.
 pub trait Records: Send + Sync {
     /// The record, if there is one.
     fn load(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError>;
@@ -31,7 +31,7 @@ pub trait Records: Send + Sync {
     fn remove(&mut self, name: &str) -> Result<(), JournalError>;
     /// All entries of a log, oldest first.
     fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError>;
-    /// Adds an entry to a log.
+    /// Adds an entry to a log. It survives a crash of the process; a power cut may take the newest entries.
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError>;
 }
 
@@ -177,7 +177,7 @@ impl Journal {
         &self.stored
     }
 
-    /// Notes that a segment is stored.
+    /// Notes that a segment is stored. Where a power cut takes the note, the segment is sent once more.
     ///
     /// # Errors
     /// Records that can't be written.

@@ -29,10 +29,12 @@ words! {
 words! {
     /// What can happen to a disk.
     Event("disk event") {
-        /// An initial cycle begins, for the first time or after one failed.
+        /// An initial cycle begins.
         InitialStarted = "initial_started",
         /// The initial cycle is verified.
         InitialVerified = "initial_verified",
+        /// The initial cycle failed.
+        InitialFailed = "initial_failed",
         /// A delta is verified.
         DeltaVerified = "delta_verified",
         /// A comparing cycle begins.
@@ -66,7 +68,8 @@ words! {
 ///   `final_requested` is told again when the disk is in step. Only a final cycle that is running already may still end in
 ///   `cut_over`, as its verdict rests on comparing whole disks and not on the tracker.
 /// - A failed final leaves the disk in step: deltas go on, and the operator decides.
-/// - A failed initial or delta changes nothing: the same kind is due again, and its sectors are carried.
+/// - A failed delta changes nothing: the same kind is due again, and its sectors are carried.
+/// - After a failed initial the target is compared: what it holds by then is not shipped again.
 /// - A new key generation changes nothing by itself.
 pub const TABLE: &[(State, Event, State)] = &[
     // There is nothing yet to be in doubt about; an agent that finds no tracking says so at its start.
@@ -74,12 +77,14 @@ pub const TABLE: &[(State, Event, State)] = &[
     (State::Registered, Event::InitialStarted, State::Initial),
     (State::Initial, Event::InitialStarted, State::Initial),
     (State::Initial, Event::InitialVerified, State::InStep),
+    (State::Initial, Event::InitialFailed, State::Resync),
     (State::Initial, Event::Doubt, State::Resync),
     (State::InStep, Event::DeltaVerified, State::InStep),
     (State::InStep, Event::Doubt, State::Resync),
     (State::InStep, Event::FinalRequested, State::Finalising),
     // Cycles that were running when doubt came.
     (State::Resync, Event::InitialVerified, State::Resync),
+    (State::Resync, Event::InitialFailed, State::Resync),
     (State::Resync, Event::DeltaVerified, State::Resync),
     (State::Resync, Event::ResyncVerified, State::Resync),
     (State::Resync, Event::ResyncFailed, State::Resync),
@@ -139,13 +144,14 @@ impl Event {
         }
     }
 
-    /// What the disk is told when a cycle of this kind failed; a failed initial or delta moves no disk. Where the reason
-    /// is one of doubt, `Doubt` is told after it.
+    /// What the disk is told when a cycle of this kind failed; a failed delta moves no disk. Where the reason is one of
+    /// doubt, `Doubt` is told after it.
     pub fn failed(kind: CycleKind) -> Option<Self> {
         match kind {
+            CycleKind::Initial => Some(Self::InitialFailed),
             CycleKind::Resync => Some(Self::ResyncFailed),
             CycleKind::Final => Some(Self::FinalFailed),
-            CycleKind::Initial | CycleKind::Delta => None,
+            CycleKind::Delta => None,
         }
     }
 }

@@ -206,6 +206,17 @@ impl Ledger {
         }
     }
 
+    /// The first block of this initial cycle that is not known to be durably on the target: 0 where another cycle, or none,
+    /// is being applied.
+    pub fn applied_end(&self, of: CycleNo, in_generation: Generation) -> BlockNo {
+        match &self.state {
+            State::Initial { cycle, generation, applied } if (*cycle, *generation) == (of, in_generation) => {
+                AppliedGroup::end(applied)
+            }
+            _ => BlockNo(0),
+        }
+    }
+
     /// The ledger as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         // Every field is a plain value, so this cannot fail.

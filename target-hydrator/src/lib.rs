@@ -26,6 +26,6 @@ pub mod targets;
 mod testkit;
 pub mod verify;
 
-pub use apply::Environment;
+pub use apply::{Budget, Environment};
 pub use compute::Compute;
 pub use driver::Hydrator;

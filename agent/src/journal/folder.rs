@@ -63,8 +63,6 @@ impl Records for FolderRecords {
     }
 
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {
-        let log = self.log(name)?;
-        log.append(entry).map_err(failed)?;
-        log.sync().map_err(failed)
+        self.log(name)?.append(entry).map_err(failed)
     }
 }

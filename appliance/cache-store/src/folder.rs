@@ -4,6 +4,7 @@
 //! in between leaves `KEY#1` behind: hidden from listings, but it holds space until somebody removes it.
 
 use crate::StoreError;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,15 @@ impl Folder {
         blocking(move || sync_dir(&dir)).await.map_err(|e| StoreError::from_io(e, format!("syncing folder {shown}")))
     }
 
+    /// Flushes these objects, then the folders that they are in.
+    pub(crate) async fn sync(&self, keys: &[String]) -> Result<(), StoreError> {
+        let paths: Vec<PathBuf> = keys.iter().map(|key| self.root.join(key)).collect();
+        let shown = self.root.display().to_string();
+        blocking(move || sync_files(&paths))
+            .await
+            .map_err(|e| StoreError::from_io(e, format!("flushing objects in {shown}")))
+    }
+
     /// Removes leavings of puts that were cut short more than `age_min` ago; gives their number.
     pub(crate) async fn sweep(&self, age_min: Duration) -> Result<u64, StoreError> {
         let root = self.root.clone();
@@ -59,6 +69,19 @@ impl Folder {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn sync_files(paths: &[PathBuf]) -> io::Result<()> {
+    for path in paths {
+        match File::open(path) {
+            Ok(file) => file.sync_data()?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    // The folder's own entry too: it may be as new as its first object.
+    let parents: BTreeSet<&Path> = paths.iter().flat_map(|path| path.ancestors().skip(1).take(4)).collect();
+    parents.into_iter().try_for_each(|dir| if dir.is_dir() { sync_dir(dir) } else { Ok(()) })
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! The cache store: where sealed segments wait between appliance and hydrator.
 //!
 //! Objects are opaque here: everything in them is authenticated end to end by `sluice-proto`'s formats, so a store that
-//! lies is found out by whoever reads. What a store must give is durability once a put has answered, and creation that
-//! succeeds once only, which is what a manifest's commit stands on.
+//! lies is found out by whoever reads. What a store must give is durability once it was asked for, and creation that succeeds
+//! once only, which is what a manifest's commit stands on.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -13,10 +13,12 @@ mod object;
 mod open;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use open::{Retries, StoreOptions, open};
+pub use window::WindowStore;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,10 +32,17 @@ use std::time::Duration;
 /// store is asked, so that nobody's name can reach outside the store's folder or prefix.
 #[async_trait]
 pub trait CacheStore: Send + Sync {
-    /// Stores `bytes` under `key`, over what may be there. Durable, and seen whole or not at all, once it answers.
+    /// Stores `bytes` under `key`, over what may be there. Once it answers the object is seen whole, also after a crash of
+    /// this process; a power cut may take it until [`CacheStore::sync`].
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError>;
 
-    /// Stores `bytes` under a key that must be new. The very same bytes being there already counts as success, so that a
+    /// Makes these objects last over a power cut. One that isn't there is no error. Nothing to do where puts last at once.
+    async fn sync(&self, keys: &[String]) -> Result<(), StoreError> {
+        let _ = keys;
+        Ok(())
+    }
+
+    /// Stores `bytes` under a key that must be new, durably. The very same bytes being there already counts as success, so that a
     /// put whose answer was lost can be made again; other bytes give [`StoreErrorKind::AlreadyExists`].
     async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), StoreError>;
 

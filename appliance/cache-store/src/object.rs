@@ -23,12 +23,19 @@ const PARTS_AT_ONCE: usize = 4;
 pub(crate) struct ObjectCache {
     store: Arc<dyn ObjectStore>,
     /// Where the backend is a folder: the folder.
-    folder: Option<Folder>,
+    folder: Option<FolderBackend>,
     description: String,
 }
 
+/// What a folder has beyond other backends.
+pub(crate) struct FolderBackend {
+    pub(crate) folder: Folder,
+    /// The same folder, written without a flush for each object.
+    pub(crate) unflushed: Arc<dyn ObjectStore>,
+}
+
 impl ObjectCache {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, folder: Option<Folder>, description: String) -> Self {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, folder: Option<FolderBackend>, description: String) -> Self {
         Self { store, folder, description }
     }
 
@@ -92,16 +99,22 @@ async fn send_parts(upload: &mut dyn MultipartUpload, mut bytes: Bytes) -> objec
 impl CacheStore for ObjectCache {
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         let path = self.path(key)?;
-        let put = if self.folder.is_none() && bytes.len() >= MULTIPART_FROM {
-            self.put_parts(&path, bytes).await
-        } else {
-            self.store.put(&path, bytes.into()).await.map(drop)
+        let put = match &self.folder {
+            Some(folder) => folder.unflushed.put(&path, bytes.into()).await.map(drop),
+            None if bytes.len() >= MULTIPART_FROM => self.put_parts(&path, bytes).await,
+            None => self.store.put(&path, bytes.into()).await.map(drop),
         };
         put.map_err(self.put_failed(key)).map_err(|e| match e.kind() {
             // Overwriting needs no condition, so a conflict is another writer's or the service's own, and passes.
             StoreErrorKind::AlreadyExists => e.but(StoreErrorKind::Unavailable),
             _ => e,
         })
+    }
+
+    async fn sync(&self, keys: &[String]) -> Result<(), StoreError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        keys.iter().try_for_each(|key| key::check(key))?;
+        folder.folder.sync(keys).await
     }
 
     async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
@@ -113,7 +126,7 @@ impl CacheStore for ObjectCache {
             return Err(error);
         }
         match (self.holds(key, &bytes).await?, &self.folder) {
-            (Some(true), Some(folder)) => folder.sync_parent_of(key).await,
+            (Some(true), Some(folder)) => folder.folder.sync_parent_of(key).await,
             (Some(true), None) => Ok(()),
             (Some(false), _) => Err(error),
             (None, _) => Err(error.but(StoreErrorKind::Unavailable)),
@@ -191,7 +204,7 @@ impl CacheStore for ObjectCache {
 
     async fn sweep_unfinished(&self, age_min: Duration) -> Result<u64, StoreError> {
         match &self.folder {
-            Some(folder) => folder.sweep(age_min).await,
+            Some(folder) => folder.folder.sweep(age_min).await,
             None => Ok(0),
         }
     }

@@ -1,7 +1,7 @@
 //! From a URL and settings to a store.
 
 use crate::folder::Folder;
-use crate::object::ObjectCache;
+use crate::object::{FolderBackend, ObjectCache};
 use crate::{CacheStore, StoreError, StoreErrorKind, key};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
@@ -105,10 +105,13 @@ fn open_folder(url: &Url, options: &StoreOptions) -> Result<Arc<dyn CacheStore>,
     let path = url.to_file_path().map_err(|()| bad(format!("{url} names no folder of this host: file:///folder")))?;
     let folder = Folder::create(&path)?;
     let description = format!("folder {}", folder.path().display());
-    let store = LocalFileSystem::new_with_prefix(folder.path())
-        .map_err(|e| StoreError::from_object_store(e, format!("opening {description}")))?
-        .with_fsync(true);
-    Ok(Arc::new(ObjectCache::new(Arc::new(store), Some(folder), description)))
+    let opened = || {
+        LocalFileSystem::new_with_prefix(folder.path())
+            .map_err(|e| StoreError::from_object_store(e, format!("opening {description}")))
+    };
+    let (store, unflushed) = (opened()?.with_fsync(true), opened()?.with_fsync(false));
+    let backend = FolderBackend { folder, unflushed: Arc::new(unflushed) };
+    Ok(Arc::new(ObjectCache::new(Arc::new(store), Some(backend), description)))
 }
 
 fn open_azure(url: &Url, options: &StoreOptions) -> Result<Arc<dyn CacheStore>, StoreError> {

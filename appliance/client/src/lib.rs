@@ -13,8 +13,8 @@ pub use https::{ClientError, ClientFiles, ClientOptions, HttpsClient};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sluice_proto::wire::{
-    ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, PolicyView,
-    RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
+    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply,
+    OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 
@@ -27,7 +27,8 @@ pub trait AgentApi: Send + Sync {
     async fn next(&self, disk: DiskId, request: NextRequest) -> ApiResult<NextReply>;
     /// Opens a planned cycle, or asks what of it is stored.
     async fn open(&self, disk: DiskId, cycle: CycleNo, request: OpenRequest) -> ApiResult<OpenReply>;
-    /// Stores a segment. It is on stable storage when this returns.
+    /// Stores a segment. What was stored survives a crash of the appliance, and a power cut once the cycle is committed; what
+    /// a power cut takes before, opening the cycle again tells.
     async fn put_segment(
         &self,
         disk: DiskId,
@@ -59,6 +60,8 @@ pub trait HydratorApi: Send + Sync {
     async fn work(&self, request: WorkRequest) -> ApiResult<WorkReply>;
     /// Claims a disk: from now on only this lease's verdicts count.
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply>;
+    /// Says which segments of an initial cycle are durably on the target.
+    async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()>;
     /// Reports the end of a cycle.
     async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()>;
     /// Stores a part of the digests that were asked for.

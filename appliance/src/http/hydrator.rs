@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
-use sluice_proto::wire::{ClaimReply, VerdictRequest, WorkReply, WorkRequest};
+use sluice_proto::wire::{AppliedRequest, ClaimReply, VerdictRequest, WorkReply, WorkRequest};
 use sluice_proto::{CycleNo, DiskId};
 use std::sync::Arc;
 
@@ -30,6 +30,17 @@ pub(super) async fn claim(
 ) -> Answered<Json<ClaimReply>> {
     let service = port.service.clone();
     carried(async move { service.claim(&who, disk, cycle, generation).await }).await.map(Json)
+}
+
+pub(super) async fn applied(
+    State(port): Ours,
+    Extension(who): Who,
+    Place((disk, cycle)): Place<(DiskId, CycleNo)>,
+    body: Body,
+) -> Answered<Json<serde_json::Value>> {
+    let request: AppliedRequest = json(body, &port.limits).await?;
+    let service = port.service.clone();
+    carried(async move { service.applied(&who, disk, cycle, request).await }).await.map(|()| done())
 }
 
 pub(super) async fn verdict(

@@ -20,7 +20,7 @@ use sluice_proto::cycle::{Consistency, CycleKind, FailReason, State as CycleStat
 use sluice_proto::disk::State as DiskPhase;
 use sluice_proto::keys::KeyEnvelope;
 use sluice_proto::wire::{CycleRef, Lease, PolicyView, StoredSegment};
-use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, Generation, SectorCount};
+use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation, SectorCount};
 
 /// The answer of a repository.
 pub type RepositoryResult<T> = Result<T, RepositoryError>;
@@ -139,6 +139,9 @@ pub struct CycleRecord {
     pub sectors: SectorCount,
     /// How many are in stored segments.
     pub sectors_stored: SectorCount,
+    /// Blocks of an initial cycle, from the first on, that the hydrator holds durably: their segments may be gone.
+    #[serde(default)]
+    pub applied: BlockNo,
     /// Bytes of segments and manifest that came over the port, repeats included.
     pub bytes_sent: ByteCount,
     /// BLAKE3 of the manifest; `None` until it is committed.
@@ -194,6 +197,7 @@ impl CycleRecord {
             consistency: None,
             sectors: SectorCount(0),
             sectors_stored: SectorCount(0),
+            applied: BlockNo(0),
             bytes_sent: ByteCount(0),
             manifest: None,
             digests_wanted: false,

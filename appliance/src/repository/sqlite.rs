@@ -1,6 +1,7 @@
 //! The repository in a SQLite file.
 //!
-//! Write-ahead log with `synchronous = FULL`: a write that has answered survives a power cut. One connection writes, each
+//! Write-ahead log with `synchronous = FULL`: a write that has answered survives a power cut; but for the record of a segment,
+//! which survives a crash alone until the next other write: a segment that is not known is sent again. One connection writes, each
 //! time in a transaction that takes the write lock at once, so a reader never turns into a writer and meets another.
 
 mod convert;
@@ -70,8 +71,19 @@ impl SqliteRepository {
         self.writer.close().await;
     }
 
+    /// Begins a transaction that survives a power cut once it is committed.
     async fn begin(&self, doing: &str) -> RepositoryResult<Transaction<'static, Sqlite>> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|e| failed(e, doing))
+        self.begin_as("PRAGMA synchronous = FULL; BEGIN IMMEDIATE", doing).await
+    }
+
+    /// Begins one that survives a crash, and a power cut only once a later one has been flushed. Every transaction says how it
+    /// is to be, so that none goes by what another has set.
+    async fn begin_lazy(&self, doing: &str) -> RepositoryResult<Transaction<'static, Sqlite>> {
+        self.begin_as("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE", doing).await
+    }
+
+    async fn begin_as(&self, how: &'static str, doing: &str) -> RepositoryResult<Transaction<'static, Sqlite>> {
+        self.writer.begin_with(how).await.map_err(|e| failed(e, doing))
     }
 }
 
@@ -209,7 +221,7 @@ impl Repository for SqliteRepository {
 
     async fn add_segment(&self, cycle: &CycleRecord, segment: &StoredSegment) -> RepositoryResult<()> {
         let doing = &format!("recording a segment of {:?} of {:?}", cycle.cycle, cycle.disk);
-        let mut tx = self.begin(doing).await?;
+        let mut tx = self.begin_lazy(doing).await?;
         let known = disk_in(&mut tx, cycle.disk, doing).await?;
         let known = known.ok_or_else(|| RepositoryError::new(Kind::NoSuchDisk, doing))?;
         check_generation(&known, cycle.generation, doing)?;
@@ -262,22 +274,24 @@ impl Repository for SqliteRepository {
         let doing = "saving the policy";
         let query = sqlx::query("INSERT OR REPLACE INTO policy (id, record) VALUES (1, ?)");
         let query = query.bind(to_json(policy, doing)?);
-        query.execute(&self.writer).await.map_err(|e| failed(e, doing))?;
-        Ok(())
+        let mut tx = self.begin(doing).await?;
+        query.execute(&mut *tx).await.map_err(|e| failed(e, doing))?;
+        tx.commit().await.map_err(|e| failed(e, doing))
     }
 
     async fn log(&self, entry: &LogEntry) -> RepositoryResult<()> {
         let doing = "adding to the audit log";
+        let mut tx = self.begin(doing).await?;
         sqlx::query("INSERT INTO log (at_ms, who, disk, what, detail) VALUES (?, ?, ?, ?, ?)")
             .bind(number(entry.at_ms, doing)?)
             .bind(&entry.who)
             .bind(entry.disk.as_ref().map(|disk| &disk.0[..]))
             .bind(&entry.what)
             .bind(&entry.detail)
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await
             .map_err(|e| failed(e, doing))?;
-        Ok(())
+        tx.commit().await.map_err(|e| failed(e, doing))
     }
 
     async fn log_entries(&self, disk: Option<DiskId>, limit: u32) -> RepositoryResult<Vec<LogEntry>> {

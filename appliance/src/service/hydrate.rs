@@ -10,8 +10,9 @@ use crate::repository::CycleRecord;
 use bytes::Bytes;
 use sluice_proto::cycle::{CycleKind, Event as CycleEvent, State as CycleState};
 use sluice_proto::header::{Header, ObjectKind};
+use sluice_proto::manifest::cycle_folder;
 use sluice_proto::wire::{
-    ClaimReply, ErrorCode, Lease, Outcome, VerdictRequest, WAIT_MS_MAX, Work, WorkReply, WorkRequest,
+    AppliedRequest, ClaimReply, ErrorCode, Lease, Outcome, VerdictRequest, WAIT_MS_MAX, Work, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::time::Duration;
@@ -98,6 +99,36 @@ impl Service {
         Ok(ClaimReply { lease })
     }
 
+    /// Lets go of segments of an initial cycle that are durably on the target. They stay recorded, as the manifest will name
+    /// them. What they fill of the store is given back at once and not only at the cycle's end.
+    ///
+    /// # Errors
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `LeaseLost`, `BadRequest`.
+    pub async fn applied(&self, who: &Identity, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> Reply<()> {
+        let inner = &self.inner;
+        let cell = inner.hydrators_cell(who, disk).await?;
+        let mut state = cell.lock().await;
+        state.current(request.generation)?;
+        check_lease(&state, request.lease)?;
+        let open = state.open(cycle)?;
+        if open.record.kind != CycleKind::Initial || request.end.0 > open.blocks() {
+            let message =
+                format!("cycle {cycle} of {disk} has no {} blocks that could be applied ahead", request.end.0);
+            return refuse(ErrorCode::BadRequest, message);
+        }
+        let within = |name: &String| open.segments.get(name).is_some_and(|s| s.first.0 + s.blocks <= request.end.0);
+        let names: Vec<String> = request.names.into_iter().filter(within).collect();
+        if request.end > open.record.applied {
+            let record = CycleRecord { applied: request.end, ..open.record.clone() };
+            inner.ports.repository.save(&state.record, Some(&record)).await.map_err(repository_failed)?;
+            if let Some(open) = &mut state.open {
+                open.record = record;
+            }
+        }
+        inner.janitor.delete_all(&cycle_folder(disk, request.generation, cycle), names);
+        Ok(())
+    }
+
     /// Ends a cycle as the hydrator found it.
     ///
     /// # Errors
@@ -114,7 +145,7 @@ impl Service {
             }
         }
         state.open(cycle)?;
-        check_lease(&state, &request)?;
+        check_lease(&state, request.lease)?;
         let ending = judge(state.open(cycle)?, &request)?;
         inner.end(&cell, &mut state, ending).await
     }
@@ -158,7 +189,7 @@ impl Service {
             }
             _ => {
                 // The cycle ended meanwhile.
-                inner.janitor.remove(sluice_proto::manifest::cycle_folder(disk, generation, cycle));
+                inner.janitor.remove(cycle_folder(disk, generation, cycle));
                 state.open(cycle).map(|_| ())
             }
         }
@@ -171,7 +202,8 @@ impl Inner {
         let mut segments = 0;
         for cell in self.all_cells() {
             let state = cell.lock().await;
-            segments += state.open.as_ref().filter(|open| shows_segments(open)).map_or(0, |open| open.segments.len());
+            let open = state.open.as_ref().filter(|open| shows_segments(open));
+            segments += open.map_or(0, |o| o.segments.values().filter(|s| s.first >= o.record.applied).count());
         }
         (segments / SEGMENTS_PER_MS) as u64
     }
@@ -185,7 +217,8 @@ fn shows_segments(open: &OpenCycle) -> bool {
 
 fn work_of(state: &DiskState, open: &OpenCycle) -> Work {
     let (disk, cycle) = (&state.record, &open.record);
-    let stored = if shows_segments(open) { open.segments.values().cloned().collect() } else { Vec::new() };
+    let to_apply = open.segments.values().filter(|segment| segment.first >= cycle.applied);
+    let stored = if shows_segments(open) { to_apply.cloned().collect() } else { Vec::new() };
     Work {
         disk: disk.disk,
         name: disk.name.clone(),
@@ -197,6 +230,7 @@ fn work_of(state: &DiskState, open: &OpenCycle) -> Work {
         state: cycle.state,
         sectors: cycle.sectors,
         stored,
+        applied: cycle.applied,
         manifest: cycle.manifest,
         verified: disk.verified,
         digests_wanted: cycle.digests_wanted,
@@ -204,18 +238,18 @@ fn work_of(state: &DiskState, open: &OpenCycle) -> Work {
     }
 }
 
-fn check_lease(state: &DiskState, request: &VerdictRequest) -> Reply<()> {
+fn check_lease(state: &DiskState, lease: Lease) -> Reply<()> {
     let known = state.record.lease;
-    if request.lease < known {
+    if lease < known {
         let message = format!(
-            "{} was claimed again since: this verdict's lease is {}, the newest {}. Another hydrator, or another run of \
+            "{} was claimed again since: this request's lease is {}, the newest {}. Another hydrator, or another run of \
              this one, has taken over",
-            state.record.disk, request.lease.0, known.0
+            state.record.disk, lease.0, known.0
         );
         return refuse(ErrorCode::LeaseLost, message);
     }
-    if request.lease > known || known == Lease(0) {
-        return refuse(ErrorCode::BadRequest, format!("lease {} was never given out", request.lease.0));
+    if lease > known || known == Lease(0) {
+        return refuse(ErrorCode::BadRequest, format!("lease {} was never given out", lease.0));
     }
     Ok(())
 }

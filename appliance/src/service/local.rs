@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sluice_client::{AgentApi, ApiResult, HydratorApi, OperatorApi};
 use sluice_proto::wire::{
-    ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, PolicyView,
-    RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
+    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply,
+    OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 
@@ -99,6 +99,10 @@ impl HydratorApi for LocalHydrator {
 
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
         Ok(self.service.claim(&self.who, disk, cycle, generation).await?)
+    }
+
+    async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {
+        Ok(self.service.applied(&self.who, disk, cycle, request).await?)
     }
 
     async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()> {

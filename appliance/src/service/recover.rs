@@ -1,7 +1,7 @@
 //! Starting: what the repository knows is taken up, and the store is made to agree with it.
 //!
-//! - A segment that is recorded but gone from the store is forgotten, so that the agent sends it again. Of a committed cycle
-//!   the record stays: its manifest stands, and the hydrator will find and name what is missing.
+//! - A segment that is recorded but gone from the store is forgotten, so that the agent sends it again; unless the hydrator
+//!   has applied it, which is why it is gone. Of a committed cycle the record stays: its manifest stands, and the hydrator will find and name what is missing.
 //! - A manifest whose commit was not recorded is recorded now, if it is what that cycle may have; else it is deleted.
 //! - An object that belongs to no open cycle, or to an open one that does not know it, is deleted; folders of disks that
 //!   this appliance does not know are left alone, as they may be another appliance's.
@@ -86,7 +86,8 @@ impl Inner {
         let shipping = matches!(open.record.state, CycleState::Capturing | CycleState::Shipping);
         let mut gone = Vec::new();
         for segment in recorded {
-            match !shipping || there.get(segment.name.as_str()) == Some(&segment.len.0) {
+            let applied = segment.first.0 + segment.blocks <= open.record.applied.0;
+            match !shipping || applied || there.get(segment.name.as_str()) == Some(&segment.len.0) {
                 true => drop(open.segments.insert(segment.name.clone(), segment)),
                 false => gone.push(segment.name),
             }

@@ -31,7 +31,8 @@ impl Service {
         self.store_segment(who, disk, cycle, generation, name, bytes).await
     }
 
-    /// Stores a segment, or finds that it is stored. It is in the cache store and recorded when this returns.
+    /// Stores a segment, or finds that it is stored. It is in the cache store and recorded when this returns; both are flushed
+    /// with the commit, as segments by themselves are worth nothing: after a power cut they are sent again.
     ///
     /// # Errors
     /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `Corrupt`, `TooLarge`, `CacheFull`, `Unavailable`.

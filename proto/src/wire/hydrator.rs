@@ -4,7 +4,7 @@ use super::agent::{CycleRef, StoredSegment};
 use crate::cycle::{CycleKind, FailReason, State as CycleState};
 use crate::keys::KeyEnvelope;
 use crate::stream::Digest;
-use crate::units::{ByteCount, CycleNo, DiskId, Generation, SectorCount};
+use crate::units::{BlockNo, ByteCount, CycleNo, DiskId, Generation, SectorCount};
 use serde::{Deserialize, Serialize};
 
 /// Says which claim on a disk a hydrator holds: a later claim ends every earlier one.
@@ -47,6 +47,10 @@ pub struct Work {
     /// What is stored of an initial cycle that is still being shipped: it may be applied ahead of its commit, as there is
     /// nothing on the target yet that it could harm. Empty for every other cycle.
     pub stored: Vec<StoredSegment>,
+    /// Blocks of an initial cycle, from the first on, that a hydrator has durably applied: their segments may be gone from
+    /// the store, and are not named in `stored`.
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub applied: BlockNo,
     /// BLAKE3 of the manifest, once it is committed.
     pub manifest: Option<Digest>,
     /// The last verified cycle.
@@ -55,6 +59,11 @@ pub struct Work {
     pub digests_wanted: bool,
     /// Bytes a second at most to be read for these digests.
     pub read_rate: Option<u64>,
+}
+
+/// Work of which nothing was applied ahead is told as it always was.
+fn nothing(applied: &BlockNo) -> bool {
+    *applied == BlockNo(0)
 }
 
 /// The answer to [`WorkRequest`].
@@ -73,6 +82,21 @@ pub struct WorkReply {
 pub struct ClaimReply {
     /// To be named in the verdict.
     pub lease: Lease,
+}
+
+/// Says what of an initial cycle is durably on the target, so that the store need keep it no longer. Asked again it changes
+/// nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppliedRequest {
+    /// The generation.
+    pub generation: Generation,
+    /// The claim under which they were applied.
+    pub lease: Lease,
+    /// The first block that is not applied yet: all before it are.
+    pub end: BlockNo,
+    /// The segments that were applied since the last time.
+    pub names: Vec<String>,
 }
 
 /// What the hydrator found.

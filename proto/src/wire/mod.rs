@@ -13,7 +13,7 @@ pub use agent::{
     StoredSegment, Verdict,
 };
 pub use error::{ErrorCode, WireError};
-pub use hydrator::{ClaimReply, Lease, Outcome, VerdictRequest, Work, WorkReply, WorkRequest};
+pub use hydrator::{AppliedRequest, ClaimReply, Lease, Outcome, VerdictRequest, Work, WorkReply, WorkRequest};
 pub use operator::{CycleView, DiskView, PolicyView, WindowView};
 
 /// The version of the API that this Sluice speaks; the first part of every path. Change log: 1, the first.

@@ -85,6 +85,15 @@ impl Facts<'_> {
             let text = format!("an initial cycle of {} sectors for a disk of {all}", self.manifest.plan.count());
             return Err(Failure::new(FailReason::ManifestCorrupt, text));
         }
+        let (told, known) = (self.work.applied, self.ledger.applied_end(self.work.cycle, self.work.generation));
+        if known < told {
+            let text = format!(
+                "the first {} MiB were applied by a hydrator whose state is not here, and are gone from the cache store: the \
+                 target is compared with the source as a whole",
+                told.0
+            );
+            return Err(Failure::new(FailReason::TargetChanged, text));
+        }
         Ok(())
     }
 

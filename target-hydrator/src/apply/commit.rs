@@ -14,13 +14,12 @@ use sluice_proto::wire::CycleRef;
 use sluice_proto::{ByteCount, Digest, SectorBitmap};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Bytes of the disk that are written before they are flushed and read back.
 pub(super) const BATCH_BYTES: u64 = 64 << 20;
 /// Segments in such a batch at most.
 pub(super) const BATCH_SEGMENTS: usize = 32;
-/// A cycle of so many bytes is held in memory after it was checked, so that it need not be decoded again.
-const HOLD_BYTES: u64 = 32 << 20;
 /// Runs of sectors that an error names.
 const SHOWN_RUNS: usize = 8;
 
@@ -32,19 +31,37 @@ pub(super) struct Committed {
     pub pipeline: Arc<Pipeline>,
 }
 
+/// Segments that were checked and are held until they are written, with the room that they take.
+#[derive(Default)]
+struct Held {
+    opened: VecDeque<Opened>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// A batch that is on the target, not yet flushed and read back.
+struct Written {
+    batch: Vec<Arc<Job>>,
+    /// The chaining values of each job's blocks at the source; none where it was applied by an earlier run.
+    source: Vec<Option<Vec<BlockCv>>>,
+}
+
 /// What was read back so far.
 #[derive(Default)]
 struct Tally {
     digest: StreamDigest,
     /// The sectors that were read back and found to be what the source sent.
     matched: SectorBitmap,
+    /// The sectors that were read back and have nothing to be compared with but the digest of the whole stream.
+    by_digest: SectorBitmap,
 }
 
 impl Tally {
-    fn add(&mut self, job: &Job, source: &[BlockCv], target: &[BlockCv]) {
-        for ((extents, source), target) in job.blocks.iter().zip(source).zip(target) {
-            if source == target {
-                self.matched.extend(extents.iter().copied());
+    fn add(&mut self, job: &Job, source: Option<&[BlockCv]>, target: &[BlockCv]) {
+        for (position, (extents, target)) in job.blocks.iter().zip(target).enumerate() {
+            match source.map(|source| source.get(position) == Some(target)) {
+                Some(true) => self.matched.extend(extents.iter().copied()),
+                Some(false) => {}
+                None => self.by_digest.extend(extents.iter().copied()),
             }
             self.digest.push(*target);
         }
@@ -65,8 +82,9 @@ impl Session {
         let manifest = &cycle.manifest;
         let held = match manifest.kind {
             CycleKind::Initial => {
+                self.end_streaming().await?;
                 self.begin_initial(manifest.cycle, manifest.generation).await?;
-                VecDeque::new()
+                Held::default()
             }
             _ => {
                 let held = self.check_all(&cycle).await?;
@@ -92,18 +110,19 @@ impl Session {
     }
 
     /// Checks every segment before the first byte is written. A small cycle's plaintext is held.
-    async fn check_all(&self, cycle: &Committed) -> Result<VecDeque<Opened>, Stop> {
+    async fn check_all(&self, cycle: &Committed) -> Result<Held, Stop> {
         let manifest = &cycle.manifest;
         let total = manifest.plan.count().bytes();
         self.env.progress.begin(manifest.disk, manifest.cycle, Phase::Checking, total);
-        let hold = total.0 <= HOLD_BYTES;
+        let room = self.env.budget.hold(total.0);
+        let hold = room.is_some();
         let check = |job| cycle.pipeline.clone().check(job, hold);
         let mut checked = stream::iter(jobs(manifest).map(check)).buffered(LANES);
-        let (mut held, mut digest) = (VecDeque::new(), StreamDigest::default());
+        let (mut held, mut digest) = (Held { opened: VecDeque::new(), _room: room }, StreamDigest::default());
         while let Some(opened) = checked.try_next().await? {
             opened.cvs.iter().for_each(|cv| digest.push(*cv));
             if hold {
-                held.push_back(opened);
+                held.opened.push_back(opened);
             }
         }
         match digest.finish() == manifest.digest {
@@ -125,18 +144,20 @@ impl Session {
         Ok(self.file.save().await?)
     }
 
-    async fn write_all(&self, cycle: &Committed, mut held: VecDeque<Opened>) -> Result<Tally, Stop> {
-        let mut tally = Tally::default();
-        let mut jobs = jobs(&cycle.manifest);
+    /// Writes batch after batch; each is flushed and read back while the next one is written.
+    async fn write_all(&self, cycle: &Committed, mut held: Held) -> Result<Tally, Stop> {
+        let (mut tally, mut jobs, mut behind) = (Tally::default(), jobs(&cycle.manifest), None);
         loop {
             let batch = next_batch(&mut jobs);
-            if batch.is_empty() {
+            let last = batch.is_empty();
+            let write = |job: &Arc<Job>| cycle.pipeline.clone().write(job.clone(), held.opened.pop_front());
+            let writes: Vec<_> = batch.iter().map(write).collect();
+            let proof = self.prove(cycle, behind.take(), &mut tally);
+            let (source, ()) = tokio::try_join!(in_lanes(writes), proof)?;
+            if last {
                 return Ok(tally);
             }
-            let write = |job: &Arc<Job>| cycle.pipeline.clone().write(job.clone(), held.pop_front());
-            let writes: Vec<_> = batch.iter().map(write).collect();
-            let source = in_lanes(writes).await?;
-            self.prove(cycle, &batch, &source, &mut tally).await?;
+            behind = Some(Written { batch, source: source.into_iter().map(Some).collect() });
         }
     }
 
@@ -161,25 +182,30 @@ impl Session {
                 self.env.progress.add(cycle.manifest.disk, ByteCount(job.bytes().0 * 2));
             }
         }
+        let mut behind: Option<Written> = None;
         loop {
             let batch = next_batch(&mut jobs);
-            if batch.is_empty() {
-                return Ok(tally);
-            }
-            let here: Vec<bool> = batch.iter().map(|_| present.next().unwrap_or(false)).collect();
-            let bring = |(job, here): (&Arc<Job>, &bool)| {
-                let (pipeline, job, here) = (cycle.pipeline.clone(), job.clone(), *here);
-                async move { if here { pipeline.source_values(job).await } else { pipeline.check_and_write(job).await } }
+            let last = batch.is_empty();
+            let bring = |job: &Arc<Job>| {
+                let (pipeline, job, here) = (cycle.pipeline.clone(), job.clone(), present.next().unwrap_or(false));
+                // What is here already may be gone from the store: the digest of the whole stream proves it.
+                async move { if here { Ok(None) } else { pipeline.check_and_write(job).await.map(Some) } }
             };
-            let brings: Vec<_> = batch.iter().zip(&here).map(bring).collect();
-            let source = in_lanes(brings).await?;
-            self.prove(cycle, &batch, &source, &mut tally).await?;
-            batch.iter().for_each(|j| AppliedGroup::push(&mut done, j.first, j.blocks.len() as u64, j.hash));
-            if here.contains(&false) {
+            let brings: Vec<_> = batch.iter().map(bring).collect();
+            let proven: Vec<_> = behind.iter().flat_map(|written| written.batch.clone()).collect();
+            let fresh = behind.as_ref().is_some_and(|written| written.source.iter().any(Option::is_some));
+            let proof = self.prove(cycle, behind.take(), &mut tally);
+            let (source, ()) = tokio::try_join!(in_lanes(brings), proof)?;
+            proven.iter().for_each(|j| AppliedGroup::push(&mut done, j.first, j.blocks.len() as u64, j.hash));
+            if fresh {
                 let end = AppliedGroup::end(&done);
                 let later = groups.iter().filter(|group| group.first >= end).copied();
                 self.note_applied(done.iter().copied().chain(later).collect()).await?;
             }
+            if last {
+                return Ok(tally);
+            }
+            behind = Some(Written { batch, source });
         }
     }
 
@@ -201,16 +227,12 @@ impl Session {
         in_lanes(reads).await
     }
 
-    async fn prove(
-        &self,
-        cycle: &Committed,
-        batch: &[Arc<Job>],
-        source: &[Vec<BlockCv>],
-        tally: &mut Tally,
-    ) -> Result<(), Stop> {
-        let target = Self::read_batch(&cycle.pipeline, batch).await?;
-        for ((job, source), target) in batch.iter().zip(source).zip(&target) {
-            tally.add(job, source, target);
+    /// Reads back what was written, and counts what of it is as the source sent it.
+    async fn prove(&self, cycle: &Committed, written: Option<Written>, tally: &mut Tally) -> Result<(), Stop> {
+        let Some(Written { batch, source }) = written else { return Ok(()) };
+        let target = Self::read_batch(&cycle.pipeline, &batch).await?;
+        for ((job, source), target) in batch.iter().zip(&source).zip(&target) {
+            tally.add(job, source.as_deref(), target);
         }
         Ok(())
     }
@@ -265,13 +287,17 @@ fn next_batch(jobs: &mut impl Iterator<Item = Arc<Job>>) -> Vec<Arc<Job>> {
 
 /// Bitmap and digest of what was read back must be those of the manifest.
 fn compare(manifest: &Manifest, tally: Tally) -> Result<Digest, Stop> {
-    let digest = tally.digest.finish();
-    let bitmaps_equal = tally.matched == manifest.plan;
+    let Tally { digest, mut matched, by_digest } = tally;
+    let digest = digest.finish();
+    if digest == manifest.digest {
+        matched.union_with(&by_digest);
+    }
+    let bitmaps_equal = matched == manifest.plan;
     if bitmaps_equal && digest == manifest.digest {
         return Ok(digest);
     }
     let mut differing = manifest.plan.clone();
-    differing.subtract(&tally.matched);
+    differing.subtract(&matched);
     let runs: Vec<_> = differing.runs().take(SHOWN_RUNS).map(|run| run.to_string()).collect();
     let (reason, text) = match digest == manifest.digest {
         true => {

@@ -14,7 +14,7 @@ use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::segment::SEGMENT_BLOCKS_MAX;
-use sluice_proto::stream::{StreamDigest, block_count};
+use sluice_proto::stream::{BlockCv, StreamDigest, block_count};
 use sluice_proto::wire::{StoredSegment, Work};
 use sluice_proto::{BLOCK_SECTORS, BlockNo, ByteCount, CycleNo, Extent, Generation, SectorCount};
 use std::collections::BTreeMap;
@@ -26,8 +26,17 @@ pub(super) struct Streamed {
     /// The digest of what was read back, from block 0 on; none where an earlier process applied the beginning.
     pub digest: Option<StreamDigest>,
     end: BlockNo,
+    /// What is on the target behind `end`, not yet flushed and read back.
+    behind: Option<Behind>,
     /// Something was wrong with a segment: the rest waits for the commit.
     stopped: bool,
+}
+
+/// Segments that were checked and written.
+struct Behind {
+    batch: Vec<Arc<Job>>,
+    /// The chaining values of their blocks at the source.
+    source: Vec<Vec<BlockCv>>,
 }
 
 impl Streamed {
@@ -49,16 +58,22 @@ impl Session {
         let whole = work.sectors == work.size.sectors_ceil();
         let stopped = self.streamed.as_ref().is_some_and(|s| s.pipeline.cycle.cycle == work.cycle && s.stopped);
         let newer = self.file.ledger.verified.is_none_or(|v| v.cycle.cycle < work.cycle);
-        let open = work.kind == CycleKind::Initial && work.manifest.is_none() && !work.stored.is_empty();
-        open && whole && newer && !stopped && work.generation >= self.file.ledger.generation
+        let behind = self.streamed.as_ref().is_some_and(|s| s.behind.is_some());
+        let more = !work.stored.is_empty() || behind;
+        let open = work.kind == CycleKind::Initial && work.manifest.is_none() && more;
+        // What somebody else applied in our place is gone from the store: the commit says what becomes of that.
+        let ours = self.file.ledger.applied_end(work.cycle, work.generation) >= work.applied;
+        open && whole && newer && ours && !stopped && work.generation >= self.file.ledger.generation
     }
 
-    /// Applies the next few segments that have arrived. False where none of them is the next.
+    /// Takes one step: writes the next few segments that have arrived, while those of the step before are flushed and read
+    /// back. Gives the names of those that are proven and noted by now, so that the store need keep them no longer; `None`
+    /// where there was nothing to do.
     ///
     /// # Errors
     /// The segments are left to the commit.
-    pub async fn stream(&mut self, work: &Work) -> Result<bool, Stop> {
-        let result = self.stream_batch(work).await;
+    pub async fn stream(&mut self, work: &Work) -> Result<Option<Vec<String>>, Stop> {
+        let result = self.stream_step(work).await;
         if result.is_err() {
             self.settle_target().await;
         }
@@ -70,20 +85,46 @@ impl Session {
         result
     }
 
-    async fn stream_batch(&mut self, work: &Work) -> Result<bool, Stop> {
+    async fn stream_step(&mut self, work: &Work) -> Result<Option<Vec<String>>, Stop> {
         let pipeline = self.streaming(work).await?;
-        let State::Initial { applied, .. } = &self.file.ledger.state else { return Ok(false) };
-        let mut groups = applied.clone();
-        let batch = next_jobs(work, AppliedGroup::end(&groups), pipeline.cycle.stream);
-        if batch.is_empty() {
-            return Ok(false);
+        let behind = self.streamed.as_mut().and_then(|streamed| streamed.behind.take());
+        let applied = self.file.ledger.applied_end(work.cycle, work.generation);
+        let from = behind.as_ref().and_then(|b| b.batch.last()).map_or(applied, |job| job.end());
+        let batch = next_jobs(work, from, pipeline.cycle.stream);
+        if batch.is_empty() && behind.is_none() {
+            return Ok(None);
         }
         let writes: Vec<_> = batch.iter().map(|job| pipeline.clone().check_and_write(job.clone())).collect();
-        let source = in_lanes(writes).await?;
-        let target = Self::read_batch(&pipeline, &batch).await?;
+        let (source, names) = tokio::try_join!(in_lanes(writes), self.prove_behind(&pipeline, behind))?;
+        if let Some(streamed) = self.streamed.as_mut().filter(|_| !batch.is_empty()) {
+            streamed.behind = Some(Behind { batch, source });
+        }
+        Ok(Some(names))
+    }
+
+    /// Brings what was written ahead of the commit to its end. What can't be proven is left to the commit.
+    pub(super) async fn end_streaming(&mut self) -> Result<(), Stop> {
+        let Some(streamed) = &mut self.streamed else { return Ok(()) };
+        let (pipeline, behind) = (streamed.pipeline.clone(), streamed.behind.take());
+        match self.prove_behind(&pipeline, behind).await {
+            Err(Stop::Later(why)) => Err(Stop::Later(why)),
+            Err(Stop::Fail(failure)) => {
+                tracing::warn!(disk = %pipeline.cycle.disk, "to be written again: {}", failure.detail);
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Flushes what was written, reads it back and notes it. Gives the segments' names.
+    async fn prove_behind(&mut self, pipeline: &Arc<Pipeline>, behind: Option<Behind>) -> Result<Vec<String>, Stop> {
+        let Some(Behind { batch, source }) = behind else { return Ok(Vec::new()) };
+        let target = Self::read_batch(pipeline, &batch).await?;
         if source != target {
             return Err(Stop::fail(FailReason::DigestMismatch, "the target does not hold what was written to it"));
         }
+        let State::Initial { applied, .. } = &self.file.ledger.state else { return Ok(Vec::new()) };
+        let mut groups = applied.clone();
         batch.iter().for_each(|j| AppliedGroup::push(&mut groups, j.first, j.blocks.len() as u64, j.hash));
         let end = AppliedGroup::end(&groups);
         self.note_applied(groups).await?;
@@ -93,7 +134,7 @@ impl Session {
                 target.iter().flatten().for_each(|cv| digest.push(*cv));
             }
         }
-        Ok(true)
+        Ok(batch.iter().map(|job| job.name.clone()).collect())
     }
 
     /// What the cycle's segments are moved by; begins the cycle where it is new.
@@ -108,13 +149,10 @@ impl Session {
         let suite = self.suite(work).await?;
         let pipeline = self.pipeline(work, key, suite, work.sectors, target);
         self.begin_initial(work.cycle, work.generation).await?;
-        let end = match &self.file.ledger.state {
-            State::Initial { applied, .. } => AppliedGroup::end(applied),
-            _ => BlockNo(0),
-        };
+        let end = self.file.ledger.applied_end(work.cycle, work.generation);
         self.env.progress.begin(work.disk, work.cycle, Phase::Writing, ByteCount(work.sectors.bytes().0 * 2));
         let digest = (end == BlockNo(0)).then(StreamDigest::default);
-        self.streamed = Some(Streamed { pipeline: pipeline.clone(), digest, end, stopped: false });
+        self.streamed = Some(Streamed { pipeline: pipeline.clone(), digest, end, behind: None, stopped: false });
         Ok(pipeline)
     }
 

@@ -9,6 +9,7 @@
 //! A crash anywhere before the last step means that the cycle is applied again.
 
 mod accept;
+mod budget;
 mod commit;
 mod initial;
 mod pipeline;
@@ -16,6 +17,7 @@ mod segment;
 mod session;
 mod stop;
 
+pub use budget::Budget;
 pub(crate) use pipeline::Holes;
 pub use session::{Environment, Report, Session, TargetFactory};
 pub use stop::{Failure, Stop};

@@ -1,6 +1,7 @@
 //! Moving one cycle's segments: fetched, opened, written, read back. Several at a time, each in bounded memory.
 
-use super::segment::{BUFFER_BYTES, Cycle, Job, Op, Opened, buffer, chaining_values, open, open_piece};
+use super::budget::Budget;
+use super::segment::{BUFFER_BYTES, Cycle, Job, Op, Opened, buffer, open, open_piece};
 use super::stop::Stop;
 use crate::compute::Compute;
 use crate::progress::Progress;
@@ -17,10 +18,12 @@ use sluice_proto::{
 };
 use std::sync::Arc;
 
-/// Segments in flight: with at most 16 MiB each and as much plaintext, what bounds the hydrator's memory.
+/// Segments of one disk in flight.
 pub(crate) const LANES: usize = 3;
 /// Requests to the target that are in flight for one segment.
 const DEPTH: usize = 16;
+/// Blocks of a segment that are read back at once.
+const BLOCKS_AHEAD: usize = 2;
 /// The plaintext of one segment that is held at most.
 const KEEP_BYTES: u64 = 16 << 20;
 
@@ -31,6 +34,7 @@ pub(crate) struct Pipeline {
     pub target: Arc<dyn Target>,
     pub compute: Compute,
     pub progress: Progress,
+    pub budget: Budget,
 }
 
 /// Runs futures, [`LANES`] at a time, and gives their results in the futures' order.
@@ -45,6 +49,7 @@ impl Pipeline {
     /// Fetches a segment and checks it in full; keeps a local copy where the store is far away. What it does to the
     /// target is held only if `keep`.
     pub async fn check(self: Arc<Self>, job: Arc<Job>, keep: bool) -> Result<Opened, Stop> {
+        let _room = self.budget.segment().await;
         let bytes = self.fetch(&job).await?;
         let keep_max = if keep { KEEP_BYTES * 2 } else { 0 };
         let opened = self.open(&job, &bytes, keep_max).await?;
@@ -55,6 +60,7 @@ impl Pipeline {
 
     /// Writes a segment that was checked already. Gives the chaining values of its blocks at the source.
     pub async fn write(self: Arc<Self>, job: Arc<Job>, held: Option<Opened>) -> Result<Vec<BlockCv>, Stop> {
+        let _room = self.budget.segment().await;
         if let Some(Opened { cvs, ops: Some(ops) }) = held {
             self.carry_out(ops).await?;
             return Ok(cvs);
@@ -65,6 +71,7 @@ impl Pipeline {
 
     /// Checks a segment in full and then writes it. For initial cycles.
     pub async fn check_and_write(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
+        let _room = self.budget.segment().await;
         let bytes = self.fetch(&job).await?;
         let opened = self.open(&job, &bytes, KEEP_BYTES).await?;
         match opened.ops {
@@ -77,40 +84,51 @@ impl Pipeline {
         }
     }
 
-    /// The chaining values at the source of a segment that is on the target already.
-    pub async fn source_values(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
-        let bytes = self.fetch(&job).await?;
-        let (cycle, at) = (self.cycle.clone(), job.clone());
-        self.compute.run(move || chaining_values(&cycle, &at, &bytes)).await?.map_err(|e| corrupt(&job, &e))
-    }
-
     /// Reads a segment's sectors back from the medium; gives the chaining values of what is there.
     pub async fn read_back(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
-        let mut cvs = Vec::with_capacity(job.blocks.len());
-        let mut holes = Holes::default();
-        for (position, extents) in job.blocks.iter().enumerate() {
-            let mut pieces = Vec::with_capacity(extents.len());
-            let mut reads = Vec::new();
-            for extent in extents.iter().flat_map(|extent| parts(*extent)) {
-                let hole = holes.covers(&*self.target, extent).await?;
-                pieces.push(Piece { extent, bytes: None });
-                if !hole {
-                    reads.push((pieces.len() - 1, extent));
-                }
+        let (this, planned) = (self.clone(), job.clone());
+        let blocks = stream::unfold((Holes::default(), 0), move |(mut holes, position)| {
+            let (this, job) = (this.clone(), planned.clone());
+            async move {
+                let pieces = this.pieces(job.blocks.get(position)?, &mut holes).await;
+                Some((pieces.map(|pieces| (position, pieces)), (holes, position + 1)))
             }
-            let read = |(at, extent): (usize, Extent)| {
-                let this = self.clone();
-                async move { Ok::<_, Stop>((at, this.read(extent).await?)) }
-            };
-            let mut read = stream::iter(reads.into_iter().map(read)).buffer_unordered(DEPTH);
-            while let Some((at, bytes)) = read.try_next().await? {
-                pieces[at].bytes = Some(bytes);
+        });
+        let read = |block: Result<(usize, Vec<Piece>), Stop>| {
+            let (this, first) = (self.clone(), job.first);
+            async move {
+                let (position, pieces) = block?;
+                this.read_block(BlockNo(first.0 + position as u64), pieces).await
             }
-            let (block, stream) = (BlockNo(job.first.0 + position as u64), self.cycle.stream);
-            cvs.push(self.compute.run(move || hash_block(BlockHasher::new(block, stream), &pieces)).await?);
-        }
+        };
+        let cvs = blocks.map(read).buffered(BLOCKS_AHEAD).try_collect().await?;
         self.progress.add(self.cycle.disk, job.bytes());
         Ok(cvs)
+    }
+
+    /// What is to be read of a block, and what of it the target says is a hole.
+    async fn pieces(&self, extents: &[Extent], holes: &mut Holes) -> Result<Vec<Piece>, Stop> {
+        let mut pieces = Vec::with_capacity(extents.len());
+        for extent in extents.iter().flat_map(|extent| parts(*extent)) {
+            let is_hole = holes.covers(&*self.target, extent).await?;
+            pieces.push(Piece { extent, is_hole, bytes: None });
+        }
+        Ok(pieces)
+    }
+
+    async fn read_block(self: Arc<Self>, block: BlockNo, mut pieces: Vec<Piece>) -> Result<BlockCv, Stop> {
+        let wanted: Vec<_> =
+            pieces.iter().enumerate().filter(|(_, p)| !p.is_hole).map(|(at, p)| (at, p.extent)).collect();
+        let read = |(at, extent): (usize, Extent)| {
+            let this = self.clone();
+            async move { Ok::<_, Stop>((at, this.read(extent).await?)) }
+        };
+        let mut read = stream::iter(wanted.into_iter().map(read)).buffer_unordered(DEPTH);
+        while let Some((at, bytes)) = read.try_next().await? {
+            pieces[at].bytes = Some(bytes);
+        }
+        let stream = self.cycle.stream;
+        self.compute.run(move || hash_block(BlockHasher::new(block, stream), &pieces)).await
     }
 
     /// BLAKE3 of the whole target, as far as the source reaches.
@@ -122,6 +140,7 @@ impl Pipeline {
             target: self.target.clone(),
             compute: self.compute,
             progress: self.progress.clone(),
+            budget: self.budget.clone(),
         });
         let plan = SectorBitmap::full(self.cycle.sectors);
         let read = |(block, extents)| {
@@ -209,7 +228,9 @@ fn parts(extent: Extent) -> impl Iterator<Item = Extent> {
 
 struct Piece {
     extent: Extent,
-    /// None where the target has a hole there.
+    /// The target says that nothing is there.
+    is_hole: bool,
+    /// What was read; none of a hole.
     bytes: Option<AlignedBuf>,
 }
 

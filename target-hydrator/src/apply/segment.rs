@@ -60,6 +60,11 @@ impl Job {
         }
     }
 
+    /// The first block behind it.
+    pub fn end(&self) -> BlockNo {
+        BlockNo(self.first.0 + self.blocks.len() as u64)
+    }
+
     /// The disk's bytes that it holds.
     pub fn bytes(&self) -> ByteCount {
         ByteCount(self.blocks.iter().flatten().map(|e| e.bytes().0).sum())
@@ -179,11 +184,6 @@ pub(crate) fn open_piece(
         next += 1;
     }
     Ok((ops.list, next, cvs))
-}
-
-/// The chaining values of a segment that is on the target already.
-pub(crate) fn chaining_values(cycle: &Cycle, job: &Job, bytes: &[u8]) -> Result<Vec<BlockCv>, FormatError> {
-    Ok(enter(cycle, job, bytes)?.1)
 }
 
 /// Walks the planned extents of a block: frames must bring exactly these, in their order.

@@ -1,6 +1,7 @@
 //! One disk as the hydrator knows it: its ledger, its target, and the cycle that is under way.
 
 use super::accept::Facts;
+use super::budget::Budget;
 use super::commit::Committed;
 use super::initial::Streamed;
 use super::pipeline::Pipeline;
@@ -63,6 +64,8 @@ pub struct Environment {
     pub progress: Progress,
     /// Whether cycles that are not sealed are taken: only where agent and hydrator are one process.
     pub allow_plain: bool,
+    /// Memory for segments.
+    pub budget: Budget,
 }
 
 impl Environment {
@@ -86,6 +89,7 @@ impl Environment {
             compute: Compute::Threads,
             progress: Progress::new(),
             allow_plain: false,
+            budget: Budget::default(),
         })
     }
 }
@@ -288,6 +292,7 @@ impl Session {
             target,
             compute: self.env.compute,
             progress: self.env.progress.clone(),
+            budget: self.env.budget.clone(),
         })
     }
 

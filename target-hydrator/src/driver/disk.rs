@@ -3,7 +3,7 @@
 use super::Pause;
 use crate::apply::{Environment, Report, Session, Stop};
 use sluice_client::{ApiError, HydratorApi};
-use sluice_proto::wire::{ErrorCode, Lease, Outcome, VerdictRequest, Work};
+use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Outcome, VerdictRequest, Work};
 use sluice_proto::{CycleNo, Digest, DiskId, Generation};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +44,8 @@ pub(super) struct DiskTask {
     settled: Option<(CycleNo, Option<Digest>)>,
     /// The cycle for which the digests were delivered.
     compared: Option<CycleNo>,
-    /// The cycle that was claimed before its commit.
-    claimed: Option<CycleNo>,
+    /// The cycle that was claimed before its commit, and the claim.
+    claimed: Option<(CycleNo, Lease)>,
 }
 
 impl DiskTask {
@@ -123,7 +123,7 @@ impl DiskTask {
     async fn claim(&mut self, work: &Work) -> Result<Lease, Next> {
         match self.api.claim(work.disk, work.cycle, work.generation).await {
             Ok(claim) => {
-                self.claimed = Some(work.cycle);
+                self.claimed = Some((work.cycle, claim.lease));
                 Ok(claim.lease)
             }
             Err(error) => Err(refused(&error)),
@@ -196,21 +196,42 @@ impl DiskTask {
         if !self.session.as_ref().is_some_and(|session| session.can_stream(work)) {
             return Next::Rest;
         }
-        if self.claimed != Some(work.cycle)
-            && let Err(next) = self.claim(work).await
-        {
+        let claim = match self.claimed.filter(|(cycle, _)| *cycle == work.cycle) {
+            Some((_, lease)) => Ok(lease),
+            None => self.claim(work).await,
+        };
+        let lease = match claim {
+            Ok(lease) => lease,
             // Not to be had before the commit: it is applied after it then.
-            return if matches!(next, Next::Rest) { Next::Rest } else { next };
-        }
+            Err(next) => return next,
+        };
         let Some(session) = &mut self.session else { return Next::Go };
         match session.stream(work).await {
-            Ok(true) => Next::Go,
-            Ok(false) => Next::Rest,
+            Ok(Some(names)) => self.applied(work, lease, names).await,
+            Ok(None) => Next::Rest,
             Err(Stop::Later(why)) => Next::Retry(why),
             Err(Stop::Fail(failure)) => {
                 tracing::warn!(disk = %self.disk, "not applied ahead of the commit: {}", failure.detail);
                 Next::Rest
             }
+        }
+    }
+
+    /// Tells the appliance which segments the cache store need keep no longer. Where that fails they go with their cycle.
+    async fn applied(&mut self, work: &Work, lease: Lease, names: Vec<String>) -> Next {
+        let end =
+            self.session.as_ref().map(|s| s.ledger().applied_end(work.cycle, work.generation)).unwrap_or_default();
+        if names.is_empty() {
+            return Next::Go;
+        }
+        let request = AppliedRequest { generation: work.generation, lease, end, names };
+        match self.api.applied(work.disk, work.cycle, request).await {
+            Err(error) if error.code() == Some(ErrorCode::LeaseLost) => Next::Lost,
+            Err(error) => {
+                tracing::debug!(disk = %self.disk, %error, "applied segments stay in the cache store for now");
+                Next::Go
+            }
+            Ok(()) => Next::Go,
         }
     }
 }

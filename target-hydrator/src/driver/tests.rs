@@ -87,6 +87,10 @@ async fn a_disk_follows_its_source(format: Format) {
     api.give(ahead);
     let mut last = verified(&api, &first).await;
     assert_equal(&source, &path, format).await;
+    // What it told of applied segments, it told in their order, each once.
+    let told: Vec<String> = api.applied().into_iter().flat_map(|(_, _, request)| request.names).collect();
+    let all: Vec<String> = first.manifest.segments.iter().map(|entry| stored(entry).name).collect();
+    assert!(all.starts_with(&told), "{told:?}");
 
     let sectors = source.sectors().0;
     for cycle in 2..5 {

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_client::{ApiError, ApiResult, HydratorApi};
-use sluice_proto::wire::{ClaimReply, ErrorCode, Lease, VerdictRequest, WireError, Work, WorkReply, WorkRequest};
+use sluice_proto::wire::{
+    AppliedRequest, ClaimReply, ErrorCode, Lease, VerdictRequest, WireError, Work, WorkReply, WorkRequest,
+};
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::collections::BTreeMap;
 use tokio::sync::Notify;
@@ -16,6 +18,7 @@ struct Inner {
     leases: BTreeMap<DiskId, u64>,
     verdicts: Vec<(DiskId, CycleNo, VerdictRequest)>,
     digests: BTreeMap<(DiskId, CycleNo, u64), Bytes>,
+    applied: Vec<(DiskId, CycleNo, AppliedRequest)>,
     /// Verdicts whose answer is lost after they were noted.
     lost_answers: u32,
     /// A verdict was answered.
@@ -45,6 +48,11 @@ impl FakeApi {
     }
     pub fn verdicts(&self) -> Vec<(DiskId, CycleNo, VerdictRequest)> {
         self.inner.lock().verdicts.clone()
+    }
+
+    /// What was told of segments that are applied.
+    pub fn applied(&self) -> Vec<(DiskId, CycleNo, AppliedRequest)> {
+        self.inner.lock().applied.clone()
     }
 
     /// Waits for a part of the digests.
@@ -114,6 +122,12 @@ impl HydratorApi for FakeApi {
         let lease = inner.leases.entry(disk).or_default();
         *lease += 1;
         Ok(ClaimReply { lease: Lease(*lease) })
+    }
+
+    async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {
+        self.reach()?;
+        self.inner.lock().applied.push((disk, cycle, request));
+        Ok(())
     }
 
     async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()> {

@@ -76,6 +76,7 @@ pub(crate) fn environment(store: Arc<dyn CacheStore>, source: &Source, targets: 
         compute: Compute::Inline,
         progress: Progress::new(),
         allow_plain: false,
+        budget: crate::Budget::default(),
     }
 }
 

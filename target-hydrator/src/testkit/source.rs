@@ -105,6 +105,11 @@ impl Source {
         SectorBitmap::full(self.sectors())
     }
 
+    /// Removes a segment from the store.
+    pub async fn remove(&self, shipped: &Shipped, name: &str) {
+        self.store.delete(&format!("{}/{name}", shipped.folder)).await.expect("deleted");
+    }
+
     pub fn envelope(&self) -> KeyEnvelope {
         KeyEnvelope::wrap(&self.key, self.disk, self.generation, self.hydrator.public(), &self.signer).expect("a key")
     }
@@ -174,6 +179,7 @@ impl Source {
             stored: Vec::new(),
             manifest: None,
             verified: previous,
+            applied: sluice_proto::BlockNo(0),
             digests_wanted: false,
             read_rate: None,
         }

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use sluice_appliance::service::{LocalAgent, LocalHydrator};
 use sluice_client::{AgentApi, ApiError, ApiResult, HydratorApi};
 use sluice_proto::wire::{
-    ClaimReply, DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, Outcome, RegisterRequest,
-    StoredSegment, VerdictRequest, WorkReply, WorkRequest,
+    AppliedRequest, ClaimReply, DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, Outcome,
+    RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::future::Future;
@@ -162,6 +162,13 @@ impl HydratorApi for Wire<LocalHydrator> {
     }
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
         self.call(|peer| async move { peer.claim(disk, cycle, generation).await }).await
+    }
+    async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {
+        self.call(|peer| {
+            let request = request.clone();
+            async move { peer.applied(disk, cycle, request).await }
+        })
+        .await
     }
     async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()> {
         if let (Outcome::Verified { .. }, Some(manifest)) = (&request.outcome, request.manifest) {

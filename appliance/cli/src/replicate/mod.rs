@@ -23,8 +23,8 @@ Trackers: `ebpf` (root, block devices) notes each write in the kernel, and goes 
 that the next run costs what changed; to end it, remove the disk's folder below /sys/fs/bpf/sluice. `scan` reads all of
 the source every time and leaves nothing behind. `auto` takes ebpf where it can be had, and says so where not.
 
-Without --cache no byte leaves this process, so cycles are neither compressed nor encrypted: they wait in the state
-folder until they are verified. With --cache they are compressed by zstd and sealed by AES-256-GCM.
+Without --cache no byte leaves this process, so cycles are neither compressed nor encrypted: they wait in memory, and
+what does not fit into 192 MiB in the state folder, until they are verified. With --cache they are compressed by zstd and sealed by AES-256-GCM.
 
 SIGTERM or SIGINT lets the running cycle end if it can within 15 seconds, else leaves it to be taken up by the next run;
 a second signal ends at once.

@@ -15,7 +15,7 @@ use sluice_appliance::identity::PeerName;
 use sluice_appliance::repository::SqliteRepository;
 use sluice_appliance::service::{LocalAgent, LocalHydrator, LocalOperator, Ports, Service, Settings};
 use sluice_appliance::throttle::{Limits, Throttle};
-use sluice_cache_store::{CacheStore, StoreOptions};
+use sluice_cache_store::{CacheStore, StoreOptions, WindowStore};
 use sluice_client::OperatorApi;
 use sluice_hydrator::targets::LocalTargets;
 use sluice_hydrator::{Environment, Hydrator, keys, progress::Progress};
@@ -56,13 +56,15 @@ pub struct Parts {
     stop: watch::Sender<bool>,
     service: Service,
     repository: SqliteRepository,
+    window: Option<Arc<WindowStore>>,
     _locks: (StateLock, StateLock),
 }
 
 /// Puts it together and sets it going.
 pub async fn assemble(args: &Args, prepared: Prepared, policy: PolicyView) -> Result<Parts, Refusal> {
     let state = &prepared.state;
-    let (store, plain) = open_store(args, state).await?;
+    let (store, window) = open_store(args, state).await?;
+    let plain = window.is_some();
     let repository = SqliteRepository::open(&state.join("appliance.db")).await.map_err(Refusal::of)?;
     let service = start_service(&repository, store.clone(), plain).await?;
     let operator = LocalOperator::new(service.clone(), name()?);
@@ -93,6 +95,7 @@ pub async fn assemble(args: &Args, prepared: Prepared, policy: PolicyView) -> Re
         stop,
         service,
         repository,
+        window,
         _locks: (prepared.lock, lock),
     })
 }
@@ -110,6 +113,11 @@ impl Parts {
         }
         // What can't be deleted now is deleted at the next start.
         drop(tokio::time::timeout(patience * 10, self.service.tidied()).await);
+        if let Some(window) = &self.window
+            && let Err(error) = window.settle().await
+        {
+            progress::say(format!("what was on its way is shipped again by the next run: {error}"));
+        }
         self.repository.close().await;
     }
 }
@@ -119,15 +127,23 @@ fn name() -> Result<PeerName, Refusal> {
     "local".parse().map_err(Refusal::of)
 }
 
-/// The cache store, and whether what is in it never leaves this process.
-async fn open_store(args: &Args, state: &Path) -> Result<(Arc<dyn CacheStore>, bool), Refusal> {
+/// Memory for what waits between agent and hydrator where no cache store was asked for: some batches of the hydrator's, one
+/// that arrives, one that is written and one that is read back.
+const WINDOW_BYTES: u64 = 192 << 20;
+
+/// The cache store; and the window before it where what is in it never leaves this process.
+async fn open_store(args: &Args, state: &Path) -> Result<(Arc<dyn CacheStore>, Option<Arc<WindowStore>>), Refusal> {
     let url = match &args.cache {
         Some(url) => url.clone(),
         None => folder_url(&state.join("cache"))?,
     };
     let store = sluice_cache_store::open(&url, &StoreOptions::default()).map_err(|e| Refusal::at("--cache", e))?;
     store.check().await.map_err(|e| Refusal::at("the cache store", e))?;
-    Ok((store, args.cache.is_none()))
+    if args.cache.is_some() {
+        return Ok((store, None));
+    }
+    let window = Arc::new(WindowStore::new(store, WINDOW_BYTES));
+    Ok((window.clone(), Some(window)))
 }
 
 fn folder_url(folder: &Path) -> Result<String, Refusal> {

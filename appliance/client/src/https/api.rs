@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use sluice_proto::wire::{
-    ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, PolicyView,
-    RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
+    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply,
+    OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 
@@ -83,6 +83,10 @@ impl HydratorApi for HttpsClient {
 
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
         self.value(post(format!("/v1/disks/{disk}/cycles/{cycle}/claim?generation={generation}"))).await
+    }
+
+    async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {
+        self.done(post(format!("/v1/disks/{disk}/cycles/{cycle}/applied")).json(&request)?).await
     }
 
     async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()> {

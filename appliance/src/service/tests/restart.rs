@@ -7,8 +7,8 @@ use sluice_cache_store::CacheStore;
 use sluice_client::{AgentApi, HydratorApi, OperatorApi};
 use sluice_proto::cycle::{CycleKind, FailReason, State as CycleState};
 use sluice_proto::disk::State as DiskPhase;
-use sluice_proto::wire::{ErrorCode, Verdict, WorkRequest};
-use sluice_proto::{CycleNo, Generation};
+use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Verdict, WorkRequest};
+use sluice_proto::{BlockNo, CycleNo, Generation};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -164,7 +164,47 @@ async fn a_committed_cycle_stays_committed_though_pieces_are_gone() {
     let lease = world.hydrator().claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
     let corrupt = shipment.failed(lease, FailReason::SegmentCorrupt);
     world.hydrator().verdict(DISK, start.cycle, corrupt).await.unwrap();
-    assert_eq!(world.start(1).await.kind, CycleKind::Initial);
+    // What the target holds by now is not shipped again: it is compared.
+    assert_eq!(world.start(1).await.kind, CycleKind::Resync);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_applied_leaves_the_store_and_is_not_missed() {
+    let mut world = World::new().await;
+    world.register().await;
+    let start = world.start(0).await;
+    let shipment = Shipment::new(&start, &whole(), 1);
+    world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    for (stored, bytes) in &shipment.segments[..2] {
+        world.put(start.cycle, stored, bytes).await.unwrap();
+    }
+    let lease = world.hydrator().claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
+    let first = &shipment.segments[0].0;
+    let request = AppliedRequest {
+        generation: Generation(1),
+        lease,
+        end: BlockNo(first.blocks),
+        // One that is not within what is applied stays, whatever the hydrator says.
+        names: vec![first.name.clone(), shipment.segments[1].0.name.clone(), "unknown".into()],
+    };
+    let late = AppliedRequest { lease: Lease(lease.0 - 1), ..request.clone() };
+    assert_eq!(code(world.hydrator().applied(DISK, start.cycle, late).await), ErrorCode::LeaseLost);
+    let beyond = AppliedRequest { end: BlockNo(1 << 40), ..request.clone() };
+    assert_eq!(code(world.hydrator().applied(DISK, start.cycle, beyond).await), ErrorCode::BadRequest);
+    for _ in 0..2 {
+        world.hydrator().applied(DISK, start.cycle, request.clone()).await.unwrap();
+        assert_eq!(world.objects().await, [format!("{DISK}/g00000001/c00000001/{}", shipment.segments[1].0.name)]);
+    }
+    world.restart().await;
+    let work = world.hydrator().work(WorkRequest::default()).await.unwrap().work.remove(0);
+    assert_eq!((work.applied, work.stored), (request.end, vec![shipment.segments[1].0.clone()]));
+    let reply = world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    assert_eq!(reply.stored.len(), 2, "none of them is sent again");
+    for (stored, bytes) in &shipment.segments[2..] {
+        world.put(start.cycle, stored, bytes).await.unwrap();
+    }
+    world.agent().commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap();
+    world.verify(&shipment).await;
 }
 
 #[tokio::test(start_paused = true)]

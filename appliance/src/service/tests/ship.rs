@@ -181,7 +181,7 @@ async fn a_cycle_that_is_given_up_fails_and_comes_again() {
     let (stored, bytes) = &shipment.segments[0];
     assert_eq!(code(world.put(start.cycle, stored, bytes).await), ErrorCode::WrongState);
     let again = world.start(1).await;
-    assert_eq!((again.cycle, again.kind), (CycleNo(2), CycleKind::Initial));
+    assert_eq!((again.cycle, again.kind), (CycleNo(2), CycleKind::Resync));
 }
 
 #[tokio::test(start_paused = true)]

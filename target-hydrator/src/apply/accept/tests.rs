@@ -63,6 +63,7 @@ impl Case {
             stored: Vec::new(),
             manifest: Some(reference(5).manifest),
             verified: Some(reference(4)),
+            applied: sluice_proto::BlockNo(0),
             digests_wanted: false,
             read_rate: None,
         };

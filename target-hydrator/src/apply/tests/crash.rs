@@ -13,7 +13,7 @@ async fn until_crash(bench: &Bench, shipped: &Shipped, stream: bool) -> bool {
             let mut work = shipped.work.clone();
             work.manifest = None;
             work.stored = shipped.manifest.segments.iter().map(stored).collect();
-            while session.can_stream(&work) && session.stream(&work).await.expect("no fault but the crash") {}
+            while session.can_stream(&work) && session.stream(&work).await.expect("no fault but the crash").is_some() {}
         }
         session.apply(&shipped.work).await.expect("no fault but the crash")
     };

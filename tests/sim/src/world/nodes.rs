@@ -156,6 +156,7 @@ impl World {
             compute: Compute::Inline,
             progress: Progress::default(),
             allow_plain: false,
+            budget: sluice_hydrator::Budget::default(),
         };
         let api = Arc::new(self.wire(&self.hydrators_way, &life));
         tokio::spawn(async move {
