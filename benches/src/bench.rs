@@ -1,35 +1,63 @@
-//! The benches by name, how large they are run, and the peers that they need.
+//! The benches by name, and how large they are run.
 
+use crate::measure::take_commands;
 use crate::report::Measured;
-use crate::{delta, initial, rpo, stages, tracker};
-use anyhow::{Context, Result, bail};
+use crate::{delta, initial, link, many, memory, rpo, stages, tracker};
+use anyhow::Result;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Instant;
 
 /// How large and how often.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Where disks and targets are made.
     pub folder: PathBuf,
-    /// Runs of each contender.
-    pub rounds: u32,
+    /// Runs of each contender, where it was asked for.
+    pub rounds: Option<u32>,
     /// The size of the disks.
     pub disk_bytes: u64,
-    /// The size of the large sparse disk; 0 for none.
-    pub sparse_bytes: u64,
-    /// How long churn runs.
-    pub seconds: u64,
+    /// The sizes of the large sparse disks.
+    pub sparse_bytes: Vec<u64>,
+    /// How long whatever is measured over time takes, where it was asked for.
+    pub seconds: Option<u64>,
     /// Bytes a second that churn writes.
     pub churn_bytes: u64,
+    /// Whether the highest churn is searched for.
+    pub search: bool,
+    /// Whether it only is to be seen that all runs.
+    pub tiny: bool,
 }
 
 impl Plan {
-    /// So small that all benches together take seconds.
+    /// So small that all benches together take a minute or two.
     pub fn tiny(folder: PathBuf) -> Self {
-        let disk_bytes = 64 << 20;
-        Self { folder, rounds: 1, disk_bytes, sparse_bytes: 256 << 20, seconds: 4, churn_bytes: 2_000_000 }
+        Self {
+            folder,
+            rounds: Some(1),
+            disk_bytes: 64 << 20,
+            sparse_bytes: vec![256 << 20],
+            seconds: Some(2),
+            churn_bytes: 2_000_000,
+            search: false,
+            tiny: true,
+        }
+    }
+
+    /// The rounds of a bench that has so many by itself.
+    pub fn rounds(&self, own: u32) -> u32 {
+        self.rounds.unwrap_or(own)
+    }
+
+    /// The seconds of a bench that takes so many by itself.
+    pub fn seconds(&self, own: u64) -> u64 {
+        self.seconds.unwrap_or(own)
+    }
+
+    /// The size of the largest sparse disk.
+    pub fn large_bytes(&self) -> u64 {
+        self.sparse_bytes.iter().copied().max().unwrap_or(self.disk_bytes)
     }
 }
 
@@ -48,11 +76,27 @@ pub enum Bench {
     Tracker,
     /// How old the newest verified data is while much is written.
     Rpo,
+    /// How much of a long fat link is used.
+    Link,
+    /// Many disks at once, and a small one beside a large one.
+    Many,
+    /// What is resident, and whether it grows.
+    Memory,
 }
 
 impl Bench {
     /// All, in the order in which they are run.
-    pub const ALL: [Self; 6] = [Self::InitialLocal, Self::Initial, Self::Stages, Self::Delta, Self::Tracker, Self::Rpo];
+    pub const ALL: [Self; 9] = [
+        Self::InitialLocal,
+        Self::Initial,
+        Self::Stages,
+        Self::Delta,
+        Self::Tracker,
+        Self::Rpo,
+        Self::Link,
+        Self::Many,
+        Self::Memory,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -62,12 +106,17 @@ impl Bench {
             Self::Delta => "delta",
             Self::Tracker => "tracker",
             Self::Rpo => "rpo",
+            Self::Link => "link",
+            Self::Many => "many",
+            Self::Memory => "memory",
         }
     }
 
     /// Runs it.
     pub fn run(self, plan: &Plan) -> Result<Measured> {
-        let mut measured = Measured::new(self.name());
+        let (mut measured, begun) = (Measured::new(self.name()), Instant::now());
+        // What was run before belongs to another bench.
+        drop(take_commands());
         match self {
             Self::InitialLocal => initial::local(plan, &mut measured)?,
             Self::Initial => initial::processes(plan, &mut measured)?,
@@ -75,8 +124,14 @@ impl Bench {
             Self::Delta => delta::run(plan, &mut measured)?,
             Self::Tracker => tracker::run(plan, &mut measured)?,
             Self::Rpo => rpo::run(plan, &mut measured)?,
+            Self::Link => link::run(plan, &mut measured)?,
+            Self::Many => many::run(plan, &mut measured)?,
+            Self::Memory => memory::run(plan, &mut measured)?,
         }
-        Ok(measured.ended())
+        let folder = plan.folder.display().to_string();
+        measured.commands = take_commands().into_iter().map(|command| command.replace(&folder, "DIR")).collect();
+        measured.end(begun.elapsed());
+        Ok(measured)
     }
 }
 
@@ -92,30 +147,4 @@ impl FromStr for Bench {
         let names = Self::ALL.map(Self::name).join(", ");
         Self::ALL.into_iter().find(|bench| bench.name() == text).ok_or(format!("the benches are {names}"))
     }
-}
-
-/// Programs that are measured or measure, and Debian's packages of them.
-const PEERS: [(&str, &str); 3] = [("qemu-img", "qemu-utils"), ("rsync", "rsync"), ("fio", "fio")];
-
-/// Installs the peers that are missing.
-pub fn install_peers() -> Result<()> {
-    let missing: Vec<&str> =
-        PEERS.into_iter().filter(|(program, _)| !has(program)).map(|(_, package)| package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    eprintln!("installing {}", missing.join(" "));
-    for arguments in [&["update", "-qq"][..], &[&["install", "-y", "-qq"][..], &missing].concat()] {
-        let status = Command::new("apt-get").args(arguments).status().context("apt-get")?;
-        if !status.success() {
-            bail!("apt-get {}: {status}; install {} by hand", arguments.join(" "), missing.join(" "));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a program is installed.
-pub fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
 }

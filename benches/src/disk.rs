@@ -1,8 +1,8 @@
 //! The disks that are copied, and what is written to them.
 
 use crate::bench::Plan;
-use crate::measure::{command, run};
-use anyhow::{Context, Result};
+use crate::measure::{command, quiet};
+use anyhow::{Context, Result, ensure};
 use sluice_e2e::Pins;
 use sluice_platform::buf::AlignedBuf;
 use sluice_platform::direct::DirectFile;
@@ -16,36 +16,66 @@ use tempfile::TempDir;
 
 /// What is written at random is written in pieces of this size.
 pub const PIECE: usize = 4096;
+/// What is written in one go where much is.
+pub const LARGE: usize = 256 << 10;
+/// Real files, one tree after the other until the disk is full: this Debian, then what developers have.
+const TREES: [&str; 6] = ["/usr", "/opt", "/var/lib", "/root/.rustup", "/root/.cargo/registry", "/home"];
 
 /// A disk in a folder of the bench's own, with room for targets beside it.
+#[derive(Debug)]
 pub struct Disk {
     // Dropped in this order: nothing tracks it any more, detached, deleted.
     _pins: Pins,
     device: Loop,
     folder: TempDir,
+    /// What it holds, in words.
+    pub holds: String,
 }
 
 impl Disk {
-    /// An ext4 with as much of this Debian's `/usr` as fits.
+    /// An ext4 of the plan's size, filled with real files but for a tenth, as disks in use are.
     pub fn with_debian(plan: &Plan) -> Result<Self> {
-        let disk = Self::empty(plan, plan.disk_bytes)?;
+        let mut disk = Self::empty(plan, plan.disk_bytes)?;
         let mount = Mount::format(disk.path(), FileSystem::Ext4);
-        // A tenth is left free, as on most disks.
-        let room = (plan.disk_bytes / 10 * 8).to_string();
-        let script = "tar --create --file=- --one-file-system --directory=/ usr 2>/dev/null | head --bytes=\"$0\" \
-                      | tar --extract --file=- --directory=\"$1\" 2>/dev/null; true";
-        run(command("sh", &["-c", script, &room, text(mount.path())]))?;
+        let room = (plan.disk_bytes / 100 * 86).to_string();
+        let trees = TREES.iter().filter(|tree| Path::new(tree).is_dir()).map(|tree| &tree[1..]);
+        // The last file is cut off where the disk is full.
+        let script = "room=$0 to=$1; shift; tar --create --file=- --directory=/ \"$@\" 2>/dev/null \
+                      | head --bytes=\"$room\" | tar --extract --file=- --directory=\"$to\" 2>/dev/null; true";
+        let arguments: Vec<&str> = ["-c", script, &room, text(mount.path())].into_iter().chain(trees).collect();
+        quiet(command("sh", &arguments))?;
+        let used = must("df", &["--output=used", "-B1", text(mount.path())]);
+        let used: u64 =
+            used.lines().nth(1).and_then(|line| line.trim().parse().ok()).context("df tells what is used")?;
+        let found = std::fs::read_dir(mount.path())?.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
+        let found: Vec<_> =
+            found.iter().map(|name| name.to_string_lossy()).filter(|name| name != "lost+found").collect();
+        disk.holds = format!(
+            "a disk of {} MiB, an ext4 with {} MiB of this machine's files (from {})",
+            plan.disk_bytes >> 20,
+            used >> 20,
+            found.join(", ")
+        );
         mount.unmount();
-        run(command("blockdev", &["--flushbufs", text(disk.path())]))?;
-        run(command("sync", &["-d", text(disk.device.backing())]))?;
+        quiet(command("blockdev", &["--flushbufs", text(disk.path())]))?;
+        quiet(command("sync", &["-d", text(disk.device.backing())]))?;
+        Ok(disk)
+    }
+
+    /// A disk of bytes that no compressor finds anything in.
+    pub fn with_noise(plan: &Plan, bytes: u64) -> Result<Self> {
+        let mut disk = Self::empty(plan, bytes)?;
+        disk.fill(0, bytes, 3)?;
+        disk.holds = format!("a disk of {} MiB of random bytes", bytes >> 20);
         Ok(disk)
     }
 
     /// A disk that reads as zeros.
     pub fn empty(plan: &Plan, bytes: u64) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("sluice-bench-").tempdir_in(&plan.folder)?;
+        let folder = tempfile::Builder::new().prefix("disk-").tempdir_in(&plan.folder)?;
         let device = Loop::new(folder.path(), "disk.img", bytes, 512);
-        Ok(Self { _pins: Pins::of(folder.path()), device, folder })
+        let holds = format!("a sparse disk of {} MiB", bytes >> 20);
+        Ok(Self { _pins: Pins::of(folder.path()), device, folder, holds })
     }
 
     /// The device.
@@ -61,6 +91,11 @@ impl Disk {
     /// A path beside it.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Lets its driver read the file past the page cache, which zeros of a large sparse file would only push others out of.
+    pub fn past_the_cache(&self) {
+        must("losetup", &["--direct-io=on", text(self.path())]);
     }
 
     /// Reads all of it into the page cache: contenders are to be compared, not runs with a cold and a warm cache.
@@ -86,6 +121,51 @@ impl Disk {
         }
         Ok(disk.sync_data_blocking()?)
     }
+
+    /// Writes random bytes to a whole stretch; they have reached the disk when this returns.
+    pub fn fill(&self, from: u64, bytes: u64, seed: u64) -> Result<()> {
+        let disk = DirectFile::open_rw(self.path())?;
+        let mut noise = Noise::new(seed);
+        let mut buffer = AlignedBuf::zeroed(1 << 20);
+        for at in (from..from + bytes).step_by(1 << 20) {
+            noise.fill(&mut buffer);
+            let len = (from + bytes - at).min(1 << 20) as usize;
+            let (back, written) = disk.write_at_blocking(at, buffer, 0..len);
+            written.with_context(|| format!("writing to {}", self.path().display()))?;
+            buffer = back;
+        }
+        Ok(disk.sync_data_blocking()?)
+    }
+}
+
+/// A part of a disk as a disk of its own.
+#[derive(Debug)]
+pub struct Slice(PathBuf);
+
+impl Slice {
+    /// `count` parts of the same size, whole MiB, which together are the disk but for its end.
+    pub fn all(disk: &Disk, bytes: u64, count: u64) -> Result<Vec<Self>> {
+        let each = bytes / count & !0xf_ffff;
+        ensure!(each > 0, "{bytes} bytes can't be cut into {count} disks");
+        let size = format!("--sizelimit={each}");
+        let slice = |number: u64| {
+            let offset = format!("--offset={}", number * each);
+            let path = must("losetup", &["--find", "--show", &offset, &size, text(disk.backing())]);
+            Self(PathBuf::from(path))
+        };
+        Ok((0..count).map(slice).collect())
+    }
+
+    /// Its device node.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        sluice_test_support::command::output("losetup", &["--detach", text(&self.0)]);
+    }
 }
 
 /// Removes a target and what was noted of it, for the next round to begin anew.
@@ -100,6 +180,7 @@ pub fn remove_target(target: &Path) {
 }
 
 /// Numbers that no compressor finds anything in, quick and the same for the same seed (xorshift64*, Vigna 2016).
+#[derive(Debug)]
 pub struct Noise(u64);
 
 impl Noise {

@@ -6,22 +6,42 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod churn;
+mod cleanup;
 mod delta;
 mod disk;
 mod initial;
+mod link;
+mod machine;
+mod many;
 mod measure;
+mod memory;
+mod peers;
+mod plot;
+mod proxy;
 mod report;
+mod results;
 mod rpo;
 mod stages;
+mod stats;
+mod three;
+#[cfg(all(test, feature = "tiny"))]
+mod tiny;
 mod tracker;
 
 use anyhow::{Context, Result, bail};
 use bench::{Bench, Plan};
 use clap::Parser;
-use report::{Machine, Report};
+use cleanup::RunFolder;
+use machine::Machine;
+use report::Report;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// Tells this program, started again, where its folder is.
+const FOLDER: &str = "SLUICE_BENCH_FOLDER";
 
 /// Measures Sluice and its peers. Needs root: it makes loop devices, all of which go again.
 #[derive(Debug, Parser)]
@@ -32,32 +52,37 @@ struct Args {
     /// Also writes everything that was measured to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How many times each contender runs.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
+    /// How many times each contender runs [default: 5; 21 in `tracker`, once where minutes are measured].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
     /// The size of the disks, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 6144, value_parser = clap::value_parser!(u64).range(64..))]
     disk: u64,
-    /// The size of the large sparse disk of `delta`, in GiB; 0 for none.
-    #[arg(long, value_name = "GIB", default_value_t = 64)]
-    sparse: u64,
-    /// How long churn and writers run, in seconds: `rpo` so long, each run of `tracker` a tenth of it.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    seconds: u64,
+    /// The sizes of the large sparse disks of `delta`, in GiB; `memory` takes the largest.
+    #[arg(long, value_name = "GIB", value_delimiter = ',', default_values_t = [64, 1024])]
+    sparse: Vec<u64>,
+    /// How long what is measured over time takes [default: a run of `tracker` 3, of `link` 45, `rpo` 300, `memory` 3600].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
     /// What `rpo` writes, in MB/s.
-    #[arg(long, value_name = "MB", default_value_t = 50)]
+    #[arg(long, value_name = "MB", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     churn: u64,
-    /// Everything small, in seconds: to see that it runs, not how fast.
+    /// Leaves out `rpo`'s search for the highest churn that holds.
+    #[arg(long)]
+    no_search: bool,
+    /// Everything small, in a minute or two: to see that it runs, not how fast.
     #[arg(long)]
     tiny: bool,
-    /// Where disks and targets are made; the folder for temporary files if none is given.
-    #[arg(long, value_name = "DIR")]
-    folder: Option<PathBuf>,
+    /// Where disks and targets are made, on a disk that takes direct I/O.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    folder: PathBuf,
+    /// Measures nothing, but writes the reports in benches/results/ into RESULTS.md and draws them.
+    #[arg(long, exclusive = true)]
+    results: bool,
 }
 
 impl Args {
-    fn plan(&self) -> Plan {
-        let folder = self.folder.clone().unwrap_or_else(std::env::temp_dir);
+    fn plan(&self, folder: PathBuf) -> Plan {
         if self.tiny {
             return Plan::tiny(folder);
         }
@@ -65,15 +90,20 @@ impl Args {
             folder,
             rounds: self.rounds,
             disk_bytes: self.disk << 20,
-            sparse_bytes: self.sparse << 30,
+            sparse_bytes: self.sparse.iter().filter(|size| **size > 0).map(|size| size << 30).collect(),
             seconds: self.seconds,
             churn_bytes: self.churn * 1_000_000,
+            search: !self.no_search,
+            tiny: false,
         }
     }
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let result = run(&Args::parse());
+    // What went wrong then went wrong because of that.
+    cleanup::yield_to_signal();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -83,16 +113,22 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    if args.results {
+        return results::write(Path::new(env!("CARGO_MANIFEST_DIR")));
+    }
     if !nix::unistd::geteuid().is_root() {
         bail!("loop devices and tracking need root");
     }
-    with_program()?;
-    bench::install_peers()?;
-    let names = if args.names.is_empty() { Bench::ALL.to_vec() } else { args.names.clone() };
-    let mut report = Report::new(Machine::here());
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
+        return prepare(&args.folder);
+    };
+    let _folder = RunFolder::guard(&folder)?;
+    let (names, begun) = (if args.names.is_empty() { Bench::ALL.to_vec() } else { args.names.clone() }, Instant::now());
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut report = Report::new(Machine::here(), format!("cargo xtask bench {}", words.join(" ")).trim().to_owned());
     println!("{}", report.machine);
     for name in names {
-        let measured = name.run(&args.plan()).with_context(|| format!("bench {name}"))?;
+        let measured = name.run(&args.plan(folder.clone())).with_context(|| format!("bench {name}"))?;
         println!("\n{measured}");
         report.benches.push(measured);
         // After each: a long run that is broken off leaves what it has.
@@ -100,51 +136,18 @@ fn run(args: &Args) -> Result<()> {
             report.save(file)?;
         }
     }
+    println!("\n{:.0} s in all", begun.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// Sluice's own program, built as this one was. Where it lies is told by the environment, which a process can't safely
-/// change for itself: it starts again in its own place.
-fn with_program() -> Result<()> {
-    if std::env::var_os("SLUICE_PROGRAM").is_some() {
-        return Ok(());
-    }
-    let this = std::env::current_exe()?;
-    let profile = this.parent().context("this program lies in a folder")?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked", "--quiet", "--package", "sluice", "--bin", "sluice"]);
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().context("cargo")?;
-    if !built.success() {
-        bail!("sluice can't be built: {built}");
-    }
-    let mut again = Command::new(&this);
-    again.args(std::env::args_os().skip(1)).env("SLUICE_PROGRAM", profile.join("sluice"));
+/// Gets all that is needed, and starts again in its own place with an environment that says where it lies: which a process
+/// can't safely change for itself.
+fn prepare(parent: &Path) -> Result<()> {
+    peers::install()?;
+    let program = sluice_test_support::program::sluice();
+    let folder = RunFolder::make(parent)?;
+    let mut again = Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1));
+    again.env("SLUICE_PROGRAM", program).env(FOLDER, &folder).env("TMPDIR", &folder);
     Err(again.exec()).context("starting again")
-}
-
-#[cfg(all(test, feature = "tiny"))]
-mod tests {
-    use super::*;
-
-    /// Speed is not judged here: tests run in another profile, and beside others.
-    #[test]
-    fn every_bench_runs() {
-        if !sluice_test_support::command::is_root("every_bench_runs") {
-            return;
-        }
-        let folder = tempfile::TempDir::new().expect("a temporary folder");
-        for bench in Bench::ALL {
-            let measured =
-                bench.run(&Plan::tiny(folder.path().to_owned())).unwrap_or_else(|e| panic!("{bench}: {e:#}"));
-            assert!(!measured.rows.is_empty(), "{bench} measures something");
-            let good = |value: &f64| value.is_finite();
-            assert!(
-                measured.rows.iter().all(|row| !row.values.is_empty() && row.values.iter().all(good)),
-                "{measured}"
-            );
-        }
-    }
 }

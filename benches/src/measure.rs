@@ -6,7 +6,11 @@ use sluice_test_support::program::sluice;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// What was measured by running it, for the report.
+static COMMANDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// What a process has cost.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,9 +38,39 @@ pub fn command(program: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// The commands that were run since the last time that this was asked, each once.
+pub fn take_commands() -> Vec<String> {
+    std::mem::take(&mut *COMMANDS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Notes a command for the report.
+pub fn note_command(command: &str) {
+    let mut commands = COMMANDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !commands.iter().any(|known| known == command) {
+        commands.push(command.to_owned());
+    }
+}
+
+/// As the shell would be given it.
+fn words(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs a command that must succeed and is not measured.
+pub fn quiet(mut command: Command) -> Result<()> {
+    let what = words(&command);
+    let output = command.output().with_context(|| what.clone())?;
+    if !output.status.success() {
+        bail!("{what}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
 /// Runs a command that must succeed; what it cost, and what it printed. One at a time: CPU time is that of all children.
 pub fn run(mut command: Command) -> Result<(Cost, String)> {
-    let what = format!("{:?}", command);
+    let what = words(&command);
+    note_command(&what);
     let before = cpu_of(&getrusage(UsageWho::RUSAGE_CHILDREN)?);
     let start = Instant::now();
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| what.clone())?;
@@ -75,15 +109,34 @@ pub fn own_cpu() -> f64 {
 
 /// The most memory that a running process has had resident, in MiB.
 pub fn peak_mib(process: u32) -> Option<f64> {
+    memory(process, "VmHWM:")
+}
+
+/// The memory that a running process has resident now, in MiB.
+pub fn resident_mib(process: u32) -> Option<f64> {
+    memory(process, "VmRSS:")
+}
+
+fn memory(process: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+}
+
+/// `sysconf(_SC_CLK_TCK)` of every Linux that there is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU seconds of the whole machine so far: everybody's, the kernel's threads included.
+pub fn machine_cpu() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let words = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    // User, nice and system; idle and waiting for disks; interrupts.
+    let busy = words.take(7).enumerate().filter(|(i, _)| !matches!(i, 3 | 4));
+    busy.filter_map(|(_, word)| word.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
 }
 
 /// CPU seconds of a running process so far, to a clock tick.
 pub fn cpu_seconds(process: u32) -> Option<f64> {
-    /// `sysconf(_SC_CLK_TCK)` of every Linux that there is.
-    const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name in parentheses may have spaces; user and system time are the 12th and 13th word after it.
     let words: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();

@@ -1,129 +1,166 @@
-//! How old the newest verified data is while much is written.
+//! How old the newest verified data is while much is written, and how much may be written.
 
 use crate::bench::Plan;
-use crate::disk::{Disk, Noise};
-use crate::measure::{Running, cpu_seconds, peak_mib, sluice_command};
-use crate::report::{Measured, percentile};
-use anyhow::{Context, Result, ensure};
-use sluice_e2e::Cycle;
-use sluice_platform::buf::AlignedBuf;
-use sluice_platform::direct::DirectFile;
-use sluice_test_support::devices::text;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use crate::churn::Churn;
+use crate::disk::{Disk, LARGE};
+use crate::report::{Measured, Side};
+use crate::stats::percentile;
+use crate::three::{Three, end_ms, now_ms};
+use anyhow::{Result, ensure};
+use sluice_proto::DiskId;
+use sluice_proto::cycle::State;
 
-/// What is written at once.
-const PIECE: usize = 256 << 10;
-/// Between two looks at the age.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long anything may take to come.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at the age, in milliseconds.
+const LOOK_MS: usize = 20;
+/// The pause between two cycles.
+const INTERVAL_MS: u64 = 1000;
+/// The age that must not be exceeded, by more than one look in a hundred.
+const AGE_MAX: f64 = 5.0;
+/// What churn must come to of its rate, or else it was not that churn.
+const ACHIEVED_MIN: f64 = 0.97;
+/// The search ends where what holds and what does not are this near.
+const NEAR: f64 = 1.08;
+/// Where the search begins and ends, in bytes a second.
+const RATES: (u64, u64) = (25_000_000, 400_000_000);
 
-/// A verified cycle: when it began (all that was written before is in it), and when its verdict was told.
-struct Verified {
-    began: Instant,
-    told: Instant,
-    seconds: f64,
-}
-
-/// Runs it, once: rounds of minutes each are asked for by running it again.
+/// Runs it: the promised churn, once, for its whole time; then the search for the highest.
 pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
     let disk = Disk::with_debian(plan)?;
-    let target = disk.beside("ours.vhd");
-    let arguments = ["--follow", "--min-interval", "1s", "--max-interval", "1s", "--json"];
-    let arguments = [&["replicate", text(disk.path()), text(&target)][..], &arguments].concat();
-    let mut command = sluice_command(&arguments);
-    let mut child = command.stdout(std::process::Stdio::piped()).stderr(File::create(disk.beside("log"))?).spawn()?;
-    let stdout = child.stdout.take().context("its output is a pipe")?;
-    let running = Running(child);
-    let (sender, cycles) = channel();
-    let reader = std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let told = Instant::now();
-            let Some(cycle) = Cycle::read(&line) else { continue };
-            let began = told.checked_sub(Duration::from_secs_f64(cycle.seconds)).unwrap_or(told);
-            // Nobody listens any more at the end.
-            drop(sender.send((cycle, began, told)));
-        }
-    });
-    cycles.recv_timeout(PATIENCE).context("the first cycle does not end")?;
-    let process = running.0.id();
-    let before = cpu_seconds(process).context("sluice runs")?;
-    let start = Instant::now();
-    let written = churn(disk.path(), plan)?;
-    let end = Instant::now();
-    let cpu = cpu_seconds(process).context("sluice ended by itself")? - before;
-    let peak = peak_mib(process).context("sluice ended by itself")?;
-    let verified = until(&cycles, end)?;
-    drop(running);
-    drop(reader.join());
-    let seconds = (end - start).as_secs_f64();
-    let ages = ages(&verified, start, end);
-    ensure!(!ages.is_empty(), "no cycle was verified while churn ran");
-    measured.add("written", "MB/s", written as f64 / 1e6 / seconds);
-    measured.add("age of the newest verified data: p50", "s", percentile(&ages, 0.5));
-    measured.add("age of the newest verified data: p99", "s", percentile(&ages, 0.99));
-    measured.add("age of the newest verified data: most", "s", percentile(&ages, 1.0));
-    let lasted: Vec<f64> = verified.iter().filter(|v| v.told <= end).map(|v| v.seconds).collect();
-    measured.add("a cycle lasts: median", "s", percentile(&lasted, 0.5));
-    measured.add("a cycle lasts: most", "s", percentile(&lasted, 1.0));
-    measured.add("sluice: CPU", "s/s", cpu / seconds);
-    measured.add("sluice: peak memory", "MiB", peak);
-    measured.note(format!("{} cycles in {seconds:.0} s of churn on {} MiB", lasted.len(), plan.disk_bytes >> 20));
+    let mut scene = Scene::start(plan, &disk)?;
+    measured
+        .note(format!("{}; three processes, pauses of 1 s; writes of 256 KiB of random bytes all over it", disk.holds));
+    measured
+        .note("age: from the beginning of the newest verified cycle, before its swap, to now; looked at every 20 ms");
+    let seconds = plan.seconds(300);
+    let before = scene.three.usage();
+    let told = scene.churn(plan, plan.churn_bytes, seconds)?;
+    scene.three.add_usage(measured, "sluice", seconds as f64, before);
+    let megabytes = plan.churn_bytes as f64 / 1e6;
+    let at = format!("at {megabytes:.0} MB/s for {seconds} s");
+    measured.add(&format!("{at}: written"), "MB/s", told.rate / 1e6);
+    for (name, part) in [("p50", 0.5), ("p99", 0.99), ("most", 1.0)] {
+        measured.add(&format!("{at}: age, {name}"), "s", percentile(&told.ages(), part));
+    }
+    measured.add(&format!("{at}: a cycle lasts, median"), "s", percentile(&told.lasted, 0.5));
+    measured.add(&format!("{at}: a cycle lasts, most"), "s", percentile(&told.lasted, 1.0));
+    measured.promise("4", &format!("{at}: age, p99"), Side::AtMost, AGE_MAX);
+    measured.lines(
+        "rpo",
+        &format!("Age of the newest verified data {at}, seconds"),
+        "s",
+        vec![("age", told.over_time)],
+        Some(AGE_MAX),
+    );
+    if plan.search {
+        search(plan, &mut scene, seconds, measured)?;
+    }
     Ok(())
 }
 
-/// Writes at the plan's rate, all over the disk; how many bytes.
-fn churn(path: &Path, plan: &Plan) -> Result<u64> {
-    let disk = DirectFile::open_rw(path)?;
-    let mut noise = Noise::new(7);
-    let mut buffer = AlignedBuf::zeroed(PIECE);
-    let (start, mut written) = (Instant::now(), 0);
-    while start.elapsed().as_secs() < plan.seconds {
-        noise.fill(&mut buffer);
-        let at = noise.below(plan.disk_bytes / PIECE as u64) * PIECE as u64;
-        let (back, result) = disk.write_at_blocking(at, buffer, 0..PIECE);
-        result?;
-        buffer = back;
-        written += PIECE as u64;
-        let due = Duration::from_secs_f64(written as f64 / plan.churn_bytes as f64);
-        // sleep: writes keep to their rate.
-        std::thread::sleep(due.saturating_sub(start.elapsed()));
+/// Doubles until it does not hold, halves the distance, and confirms what holds over the whole time.
+fn search(plan: &Plan, scene: &mut Scene<'_>, seconds: u64, measured: &mut Measured) -> Result<()> {
+    let probe = (seconds / 5).clamp(2, 60);
+    let (mut holds, mut fails) = (RATES.0 as f64 / 2.0, f64::INFINITY);
+    while fails / holds > NEAR && holds < RATES.1 as f64 {
+        let rate = if fails.is_infinite() { holds * 2.0 } else { (holds * fails).sqrt() };
+        let told = scene.churn(plan, rate as u64, probe)?;
+        measured.note(format!("for {probe} s at {:.0} MB/s: {}", rate / 1e6, told.say()));
+        if told.holds(rate) {
+            holds = rate
+        } else {
+            fails = rate
+        }
+        ensure!(fails > RATES.0 as f64 / 2.0, "not even {} MB/s hold", RATES.0 / 1_000_000);
     }
-    Ok(written)
+    // What holds for a minute may be too much in the long run.
+    for _ in 0..4 {
+        let told = scene.churn(plan, holds as u64, seconds)?;
+        measured.note(format!("for {seconds} s at {:.0} MB/s: {}", holds / 1e6, told.say()));
+        if told.holds(holds) {
+            measured.add(&format!("the highest churn that holds for {seconds} s"), "MB/s", holds / 1e6);
+            measured.add("the age at it, p99", "s", percentile(&told.ages(), 0.99));
+            return Ok(());
+        }
+        holds *= 0.92;
+    }
+    measured.note("what held in probes did not hold in the long run, nor did what is a quarter less");
+    Ok(())
 }
 
-/// All verified cycles up to the first that began after `end`.
-fn until(cycles: &Receiver<(Cycle, Instant, Instant)>, end: Instant) -> Result<Vec<Verified>> {
-    let mut verified = Vec::new();
-    loop {
-        let (cycle, began, told) = match cycles.recv_timeout(PATIENCE) {
-            Ok(event) => event,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                anyhow::bail!("cycles come no more: {} were verified", verified.len())
+/// A disk in step.
+struct Scene<'a> {
+    disk: &'a Disk,
+    three: Three,
+    id: DiskId,
+    seed: u64,
+}
+
+/// What came of some churn.
+struct Told {
+    /// Bytes a second that were written.
+    rate: f64,
+    /// Seconds since its beginning, and the age then.
+    over_time: Vec<(f64, f64)>,
+    /// How long the cycles took that ended in it.
+    lasted: Vec<f64>,
+}
+
+impl Told {
+    fn ages(&self) -> Vec<f64> {
+        self.over_time.iter().map(|(_, age)| *age).collect()
+    }
+
+    fn holds(&self, rate: f64) -> bool {
+        self.rate >= rate * ACHIEVED_MIN && percentile(&self.ages(), 0.99) <= AGE_MAX
+    }
+
+    fn say(&self) -> String {
+        format!("{:.1} MB/s were written, p99 of the age {:.2} s", self.rate / 1e6, percentile(&self.ages(), 0.99))
+    }
+}
+
+impl<'a> Scene<'a> {
+    fn start(plan: &Plan, disk: &'a Disk) -> Result<Self> {
+        let mut three = Three::prepare(plan, &[disk.path()], "vhd", INTERVAL_MS)?;
+        three.start_agent();
+        let id = three.wait_in_step(1)?.remove(0);
+        Ok(Self { disk, three, id, seed: 7 })
+    }
+
+    /// Writes at a rate for so long; then waits until all of it is verified, so that the next begins in step.
+    fn churn(&mut self, plan: &Plan, bytes_per_second: u64, seconds: u64) -> Result<Told> {
+        self.seed += 1;
+        let churn = Churn { bytes_per_second, piece: LARGE, end: plan.disk_bytes, seconds, seed: self.seed };
+        let start = now_ms();
+        let rate = churn.write(self.disk.path(), |_| Ok(()))?;
+        let end = now_ms();
+        let verified = self.verified_until(start, end)?;
+        let newest = |now: i64| verified.iter().filter(|(_, told)| *told <= now).map(|(began, _)| *began).max();
+        let look = |now: i64| newest(now).map(|began| ((now - start) as f64 / 1e3, (now - began) as f64 / 1e3));
+        let over_time: Vec<_> = (start..=end).step_by(LOOK_MS).filter_map(look).collect();
+        let within = verified.iter().filter(|(began, told)| *began >= start && *told <= end);
+        let lasted: Vec<f64> = within.map(|(began, told)| (told - began) as f64 / 1000.0).collect();
+        ensure!(!over_time.is_empty(), "nothing was verified before or while churn ran");
+        Ok(Told { rate, over_time, lasted })
+    }
+
+    /// Begin and verdict of the newest cycle that was verified at `start` and of all later ones, up to the first that began
+    /// after `end`.
+    fn verified_until(&mut self, start: i64, end: i64) -> Result<Vec<(i64, i64)>> {
+        loop {
+            self.three.all_run()?;
+            let cycles = self.three.cluster().operator().cycles(self.id);
+            let failed = cycles.iter().find(|cycle| cycle.state == State::Failed && cycle.start_ms as i64 >= start);
+            ensure!(failed.is_none(), "a cycle failed under churn: {failed:?}");
+            let verified = cycles.iter().filter(|cycle| cycle.state == State::Verified);
+            let times =
+                verified.map(|cycle| Ok((cycle.start_ms as i64, end_ms(cycle)?))).collect::<Result<Vec<_>>>()?;
+            if times.iter().any(|(began, _)| *began > end) {
+                let before = times.iter().filter(|(_, told)| *told <= start).max().copied();
+                return Ok(times.into_iter().filter(|(_, told)| *told > start).chain(before).collect());
             }
-        };
-        if cycle.verified {
-            verified.push(Verified { began, told, seconds: cycle.seconds });
-        }
-        if began > end {
-            return Ok(verified);
+            // sleep: waits for what other processes do.
+            std::thread::sleep(std::time::Duration::from_millis(200));
         }
     }
-}
-
-/// The age at many instants between the first verdict under churn and the end of churn.
-fn ages(verified: &[Verified], start: Instant, end: Instant) -> Vec<f64> {
-    let Some(first) = verified.iter().find(|v| v.began >= start) else { return Vec::new() };
-    let mut ages = Vec::new();
-    let mut now = first.told;
-    while now <= end {
-        let newest = verified.iter().filter(|v| v.told <= now).map(|v| v.began).max();
-        ages.extend(newest.map(|began| (now - began).as_secs_f64()));
-        now += LOOK;
-    }
-    ages
 }

@@ -1,57 +1,94 @@
 //! What tracking costs those who write: random writes of 4 KiB with tracking on and off in turn.
+//!
+//! The difference is smaller than what the machine's speed changes by from one second to the next. So runs are short and
+//! many, who comes first changes from round to round, and what is judged is the median of the rounds' ratios.
 
 use crate::bench::Plan;
+use crate::cleanup::{note_zram, pins_of_run};
 use crate::disk::Disk;
 use crate::measure::{command, run as run_command};
-use crate::report::{Measured, median};
+use crate::report::{Measured, Side};
+use crate::stats::{median, median_interval};
 use anyhow::{Context, Result};
 use sluice_agent::tracker::ebpf::EbpfTracker;
 use sluice_platform::system::OsEntropy;
 use sluice_test_support::devices::{Zram, text};
 use std::path::{Path, PathBuf};
 
-/// At least so long, for fio to come to rest.
-const SECONDS_MIN: u64 = 1;
 /// The most that is written to; what lies in memory must fit in it.
 const BYTES_MAX: u64 = 1 << 30;
+/// Rounds, each with and without tracking.
+const ROUNDS: u32 = 21;
+/// What tracking may add to a write, in nanoseconds, and what part of the IOPS must be left.
+const ADDED_MAX: f64 = 500.0;
+const LEFT_MIN: f64 = 0.98;
 
 /// Runs it.
 pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
     let bytes = plan.disk_bytes.min(BYTES_MAX);
-    let disk = Disk::empty(plan, bytes)?;
-    device("loop", disk.path(), plan, measured)?;
     match Zram::new(bytes) {
-        Some(zram) => device("zram", zram.path(), plan, measured)?,
+        Some(zram) => {
+            let path = zram.path().to_owned();
+            note_zram(&path, true);
+            let result = device("zram", &path, plan, measured);
+            drop(zram);
+            note_zram(&path, false);
+            result?;
+        }
         None => measured.note("this kernel has no zram"),
     }
+    let disk = Disk::empty(plan, bytes)?;
+    device("loop", disk.path(), plan, measured)?;
+    let rows = ["zram: IOPS with tracking over without", "loop: IOPS with tracking over without"];
+    measured.bars("tracker", "Random writes of 4 KiB at depth 32, with tracking over without", &rows);
     Ok(())
 }
 
+/// What fio tells of a run without tracking, and of one with it.
+#[derive(Default)]
+struct Pair {
+    iops: [f64; 2],
+    latency_ns: [f64; 2],
+}
+
 fn device(name: &str, path: &Path, plan: &Plan, measured: &mut Measured) -> Result<()> {
-    let seconds = (plan.seconds / 10).max(SECONDS_MIN);
+    let seconds = plan.seconds(3);
     // Once for nothing: every piece of the disk has been written before the first run that counts.
     fio(path, 32, seconds, "write", "1M")?;
     let mut added = Vec::new();
-    for _ in 0..plan.rounds {
-        let mut iops = [0.0; 2];
-        let mut latency = [0.0; 2];
-        for on in [0, 1] {
+    let mut ratios = Vec::new();
+    for round in 0..plan.rounds(ROUNDS) {
+        let mut pair = Pair::default();
+        for turn in [0, 1] {
+            let on = ((turn + round) % 2) as usize;
             let tracking = if on == 1 { Some(Tracking::on(path)?) } else { None };
-            iops[on] = fio(path, 32, seconds, "randwrite", "4k")?.iops;
-            latency[on] = fio(path, 1, seconds, "randwrite", "4k")?.latency_ns;
+            pair.iops[on] = fio(path, 32, seconds, "randwrite", "4k")?.iops;
+            pair.latency_ns[on] = fio(path, 1, seconds, "randwrite", "4k")?.latency_ns;
             drop(tracking);
         }
-        measured.add(&format!("{name}: IOPS at depth 32, tracking off"), "k/s", iops[0] / 1000.0);
-        measured.add(&format!("{name}: IOPS at depth 32, tracking on"), "k/s", iops[1] / 1000.0);
-        measured.add(&format!("{name}: IOPS with tracking over without"), "x", iops[1] / iops[0]);
-        measured.add(&format!("{name}: time of a write at depth 1, off"), "ns", latency[0]);
-        added.push(latency[1] - latency[0]);
-        measured.add(&format!("{name}: tracking adds to a write at depth 1"), "ns", latency[1] - latency[0]);
+        ratios.push(pair.iops[1] / pair.iops[0]);
+        added.push(pair.latency_ns[1] - pair.latency_ns[0]);
+        measured.add(&format!("{name}: IOPS at depth 32, without tracking"), "k/s", pair.iops[0] / 1000.0);
+        measured.add(&format!("{name}: IOPS at depth 32, with tracking"), "k/s", pair.iops[1] / 1000.0);
+        measured.add(&format!("{name}: IOPS with tracking over without"), "x", pair.iops[1] / pair.iops[0]);
         // Where all processors are busy, the time between two writes grows by what each of them costs.
-        measured.add(&format!("{name}: time between writes grows by"), "ns", 1e9 / iops[1] - 1e9 / iops[0]);
+        measured.add(&format!("{name}: time between writes grows by"), "ns", 1e9 / pair.iops[1] - 1e9 / pair.iops[0]);
+        measured.add(&format!("{name}: time of a write at depth 1, without"), "ns", pair.latency_ns[0]);
+        measured.add(
+            &format!("{name}: tracking adds to a write at depth 1"),
+            "ns",
+            pair.latency_ns[1] - pair.latency_ns[0],
+        );
     }
-    let spread = added.iter().map(|value| (value - median(&added)).abs()).fold(0.0, f64::max);
-    measured.note(format!("{name}: what is added lies within {spread:.0} ns around its median; runs of {seconds} s"));
+    measured.promise("3", &format!("{name}: IOPS with tracking over without"), Side::AtLeast, LEFT_MIN);
+    measured.promise("3", &format!("{name}: tracking adds to a write at depth 1"), Side::AtMost, ADDED_MAX);
+    let (ratio, (low, high)) = (median(&ratios), median_interval(&ratios));
+    let (adds, (least, most)) = (median(&added), median_interval(&added));
+    measured.note(format!(
+        "{name}: the median ratio is {ratio:.4} and lies within {low:.4} and {high:.4}, what is added is {adds:.0} ns and \
+         lies within {least:.0} and {most:.0}, each with 95 % confidence ({} rounds of {seconds} s)",
+        ratios.len()
+    ));
     Ok(())
 }
 
@@ -78,7 +115,11 @@ fn fio(device: &Path, depth: u32, seconds: u64, pattern: &str, block: &str) -> R
     ];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (_, printed) = run_command(command("fio", &arguments))?;
-    let json: serde_json::Value = serde_json::from_str(&printed).context("what fio printed")?;
+    parse(&printed)
+}
+
+fn parse(printed: &str) -> Result<Fio> {
+    let json: serde_json::Value = serde_json::from_str(printed).context("what fio printed")?;
     let write = &json["jobs"][0]["write"];
     let number = |value: &serde_json::Value| value.as_f64().context("fio told no result");
     Ok(Fio { iops: number(&write["iops"])?, latency_ns: number(&write["lat_ns"]["mean"])? })
@@ -91,8 +132,7 @@ struct Tracking {
 
 impl Tracking {
     fn on(device: &Path) -> Result<Self> {
-        let pins = Path::new("/sys/fs/bpf/sluice").join(format!("bench-{}", std::process::id()));
-        let tracking = Self { pins };
+        let tracking = Self { pins: pins_of_run() };
         let attached = EbpfTracker::attach(device, &tracking.pins, None, &OsEntropy::new())?;
         // It goes on in the kernel.
         drop(attached);
