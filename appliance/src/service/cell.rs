@@ -1,5 +1,6 @@
 //! One disk's state in memory.
 
+use super::bell::Bell;
 use crate::repository::{CycleRecord, DiskRecord};
 use sluice_proto::stream::block_count;
 use sluice_proto::units::BLOCK_SECTORS;
@@ -7,7 +8,7 @@ use sluice_proto::wire::{CycleRef, StoredSegment};
 use sluice_proto::{CycleNo, DiskId, SectorCount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// A disk, its lock, and a bell for those who wait for a change.
@@ -16,7 +17,7 @@ pub(super) struct Cell {
     /// The agent that it belongs to: never changes.
     pub(super) agent: String,
     state: Mutex<DiskState>,
-    changed: watch::Sender<u64>,
+    changed: Bell,
     /// When the disk's agent was last heard.
     heard: parking_lot::Mutex<Instant>,
     /// Names of segments that are on their way to the store right now.
@@ -41,7 +42,7 @@ impl Cell {
             disk: state.record.disk,
             agent: state.record.agent.clone(),
             state: Mutex::new(state),
-            changed: watch::Sender::new(0),
+            changed: Bell::new(0),
             heard: parking_lot::Mutex::new(Instant::now()),
             storing: parking_lot::Mutex::default(),
         }
@@ -53,12 +54,12 @@ impl Cell {
 
     /// Wakes everybody who waits for a change of this disk.
     pub(super) fn ring(&self) {
-        self.changed.send_modify(|n| *n += 1);
+        self.changed.ring();
     }
 
-    /// What [`Self::ring`] wakes. To be taken before the state is looked at.
-    pub(super) fn bell(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    /// What [`Self::ring`] rings.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.changed
     }
 
     /// Takes a segment's name for one request; `None` while another has it.

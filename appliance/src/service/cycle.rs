@@ -88,9 +88,8 @@ impl Service {
         let inner = &self.inner;
         let cell = inner.agents_cell(who, disk)?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
-        let mut bell = cell.bell();
         loop {
-            bell.borrow_and_update();
+            let seen = cell.bell().newest();
             cell.hear();
             let mut state = cell.lock().await;
             state.current(generation)?;
@@ -108,7 +107,7 @@ impl Service {
             }
             tokio::select! {
                 biased;
-                _ = bell.changed() => {}
+                () = cell.bell().after(seen) => {}
                 () = sleep_until(deadline) => {}
             }
         }

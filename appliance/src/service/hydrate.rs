@@ -31,18 +31,18 @@ impl Service {
     pub async fn work(&self, who: &Identity, request: WorkRequest) -> Reply<WorkReply> {
         need(who, Role::Hydrator)?;
         let deadline = Instant::now() + Duration::from_millis(request.wait_ms.min(WAIT_MS_MAX));
-        let mut bell = self.inner.work.subscribe();
-        while *bell.borrow_and_update() == request.seen && Instant::now() < deadline {
+        let bell = &self.inner.work;
+        while bell.newest() == request.seen && Instant::now() < deadline {
             tokio::select! {
                 biased;
-                _ = bell.changed() => {
+                () = bell.after(request.seen) => {
                     let gather = GATHER + Duration::from_millis(self.inner.segments_shown().await);
                     sleep(gather.min(deadline.saturating_duration_since(Instant::now()))).await;
                 }
                 () = sleep_until(deadline) => {}
             }
         }
-        let revision = *bell.borrow_and_update();
+        let revision = bell.newest();
         let mut work = Vec::new();
         for cell in self.inner.all_cells() {
             let state = cell.lock().await;

@@ -9,6 +9,7 @@
 
 mod access;
 mod admit;
+mod bell;
 mod cell;
 mod commit;
 mod cycle;
@@ -32,6 +33,7 @@ pub use local::{LocalAgent, LocalHydrator, LocalOperator};
 use crate::repository::{LogEntry, Repository, RepositoryError};
 use crate::throttle::Throttle;
 use admit::Queue;
+use bell::Bell;
 use cell::Cell;
 use janitor::Janitor;
 use parking_lot::Mutex;
@@ -43,7 +45,6 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The answer of a service's method.
@@ -115,8 +116,8 @@ struct Inner {
     policy: Mutex<PolicyView>,
     /// Taken while a policy is put in force, so that what is stored is what is in force.
     setting_policy: tokio::sync::Mutex<()>,
-    /// Rises whenever the work of hydrators has changed.
-    work: watch::Sender<u64>,
+    /// Rings whenever the work of hydrators has changed.
+    work: Bell,
     janitor: Janitor,
     /// When this service was started: the zero of its schedule.
     started: Instant,
@@ -149,7 +150,7 @@ impl Inner {
 
     /// Tells waiting hydrators that there is something to look at.
     fn work_changed(&self) {
-        self.work.send_modify(|revision| *revision += 1);
+        self.work.ring();
     }
 
     /// Adds to the audit log. What was done stays done where that fails.

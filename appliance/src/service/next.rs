@@ -26,9 +26,8 @@ impl Service {
         let inner = &self.inner;
         let cell = inner.agents_cell(who, disk)?;
         let deadline = Instant::now() + Duration::from_millis(request.wait_ms.min(WAIT_MS_MAX));
-        let mut bell = cell.bell();
         loop {
-            bell.borrow_and_update();
+            let seen = cell.bell().newest();
             cell.hear();
             let mut state = cell.lock().await;
             state.current(request.generation)?;
@@ -40,7 +39,7 @@ impl Service {
             }
             tokio::select! {
                 biased;
-                _ = bell.changed() => {}
+                () = cell.bell().after(seen) => {}
                 () = sleep_until(wake.map_or(deadline, |at| at.min(deadline))) => {}
             }
         }

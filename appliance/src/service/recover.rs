@@ -6,6 +6,7 @@
 //! - An object that belongs to no open cycle, or to an open one that does not know it, is deleted; folders of disks that
 //!   this appliance does not know are left alone, as they may be another appliance's.
 
+use super::bell::Bell;
 use super::cell::{Cell, DiskState, OpenCycle};
 use super::janitor::{Janitor, delete_folder};
 use super::operate::check_policy;
@@ -20,7 +21,6 @@ use sluice_proto::wire::PolicyView;
 use sluice_proto::{CycleNo, Digest, DiskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(super) async fn start(ports: Ports, settings: Settings) -> Result<Service, StartError> {
@@ -33,7 +33,7 @@ pub(super) async fn start(ports: Ports, settings: Settings) -> Result<Service, S
         registering: tokio::sync::Mutex::default(),
         policy: Mutex::new(policy),
         setting_policy: tokio::sync::Mutex::default(),
-        work: watch::Sender::new(revision),
+        work: Bell::new(revision),
         janitor: Janitor::start(Arc::clone(&ports.store)),
         started: Instant::now(),
         ports,
