@@ -56,7 +56,7 @@ mod blake_trace {
 pub struct Checker(Arc<Mutex<Inner>>);
 
 /// What a run came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judgement {
     /// Broken promises.
     pub violations: Vec<String>,
@@ -66,6 +66,10 @@ pub struct Judgement {
     pub crash_consistent: u64,
     /// The digest of the trace.
     pub trace: String,
+    /// Whether there was a second hydrator that believed to own the target.
+    pub twins: bool,
+    /// Whether there were policies with limits on rates.
+    pub limits: bool,
 }
 
 impl Checker {
@@ -192,6 +196,7 @@ impl Checker {
             verified: inner.judged.len() as u64,
             crash_consistent: inner.crash_consistent,
             trace: inner.trace.digest(),
+            ..Judgement::default()
         }
     }
 }

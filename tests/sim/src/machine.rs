@@ -38,13 +38,27 @@ impl Files {
     }
 }
 
+/// Snapshots of a file system.
+pub struct Snapshots {
+    /// The newest.
+    pub newest: Arc<Mutex<Option<Files>>>,
+    /// Chance.
+    pub rng: Rng,
+}
+
 /// The agent's records.
 pub struct SimRecords {
     /// The files.
     pub files: Files,
     /// The process.
     pub life: Life,
+    /// Made between any two changes of the files, where they are made.
+    pub snapshots: Option<Snapshots>,
 }
+
+/// A cycle changes the agent's files some 14 times, and one snapshot is made in so many changes: a state from before the
+/// newest verified cycle is told by that cycle's number, what else it lacks shows only where it is younger.
+const CHANGES_PER_SNAPSHOT: u64 = 10;
 
 fn dead() -> JournalError {
     JournalError("the process is dead".into())
@@ -52,6 +66,11 @@ fn dead() -> JournalError {
 
 impl SimRecords {
     fn change(&self, change: impl FnOnce(&Files)) -> Result<(), JournalError> {
+        if let Some(snapshots) = &self.snapshots
+            && snapshots.rng.once_in(CHANGES_PER_SNAPSHOT)
+        {
+            *snapshots.newest.lock() = Some(self.files.snapshot());
+        }
         match self.life.step() {
             Step::Go => {
                 change(&self.files);

@@ -37,8 +37,7 @@ impl Rng {
         one_in > 0 && self.below(one_in) == 0
     }
 
-    /// A duration up to `ms_max`, in whole milliseconds: finer ones would be rounded by where in a millisecond of real
-    /// time the runtime was made, and two runs of a seed would differ.
+    /// A duration up to `ms_max`, in whole milliseconds, as the runtime's clock ticks in them.
     pub fn pause(&self, ms_max: u64) -> Duration {
         Duration::from_millis(self.below(ms_max + 1))
     }

@@ -43,7 +43,7 @@ impl Clock for SimClock {
     }
 }
 
-/// Cycles seconds apart.
+/// Cycles seconds apart, and no limit on rates.
 const POLICY: PolicyView = PolicyView {
     min_interval_ms: 1_000,
     max_interval_ms: 4_000,
@@ -63,8 +63,10 @@ struct World {
     hydrator_files: Files,
     /// A second hydrator's, whose machine was once cloned from the first's; `None` in seeds that have no such.
     twins_files: Option<Files>,
-    /// The agent's state as it was saved some time ago.
-    backup: Mutex<Option<Files>>,
+    /// Chance for policies with limits on rates; `None` in seeds that have no such.
+    limits: Option<Rng>,
+    /// The agent's state as the newest snapshot has it.
+    backup: Arc<Mutex<Option<Files>>>,
     /// The agent's state before an older one was put in its place that is of another generation.
     newest: Mutex<Option<Files>>,
     objects: Objects,
@@ -84,32 +86,34 @@ struct World {
 
 /// Runs one seed on a runtime of its own.
 pub fn run(seed: u64) -> Judgement {
-    run_with(seed, false)
-}
-
-/// As [`run`]; with `twins`, one seed of four has a second hydrator that believes to own the target. Such a seed is not
-/// replayed to the same trace yet.
-pub fn run_with(seed: u64, twins: bool) -> Judgement {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     match runtime {
-        Ok(runtime) => runtime.block_on(World::new(seed, twins).play()),
-        Err(error) => Judgement {
-            violations: vec![format!("no runtime: {error}")],
-            verified: 0,
-            crash_consistent: 0,
-            trace: String::new(),
-        },
+        // The world is made inside of the runtime: outside of it time is the real one, and when in a millisecond the
+        // simulated clock began would be another in each run.
+        Ok(runtime) => runtime.block_on(async { World::new(seed).play().await }),
+        Err(error) => Judgement { violations: vec![format!("no runtime: {error}")], ..Judgement::default() },
     }
 }
 
+/// Runs one seed twice; that both runs have one trace is one more promise.
+pub fn run_twice(seed: u64) -> Judgement {
+    let (mut first, second) = (run(seed), run(seed));
+    if first != second {
+        let traces = format!("two runs, two traces: {} and {}", first.trace, second.trace);
+        first.violations.push(traces);
+    }
+    first
+}
+
 impl World {
-    fn new(seed: u64, twins: bool) -> Arc<Self> {
+    fn new(seed: u64) -> Arc<Self> {
         let rng = Rng::new(seed, 1);
         let disk = ModelDisk::new(600 + rng.below(9_000), &rng);
         let (medium, agent_files, data_key) = (Medium::default(), Files::default(), DataKey::new([7; 32]));
         let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), data_key.clone());
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
+        let limits = Rng::new(seed, 3);
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
             odds: Arc::new(Mutex::new(odds(&rng))),
@@ -117,8 +121,9 @@ impl World {
             medium,
             agent_files,
             hydrator_files: Files::default(),
-            twins_files: (rng.once_in(4) && twins).then(Files::default),
-            backup: Mutex::default(),
+            twins_files: rng.once_in(4).then(Files::default),
+            limits: limits.once_in(3).then_some(limits),
+            backup: Arc::default(),
             newest: Mutex::default(),
             objects: Objects::default(),
             repository: Arc::new(MemoryRepository::new()),
@@ -166,7 +171,9 @@ impl World {
             self.cut_over().await;
         }
         nodes.iter().for_each(JoinHandle::abort);
-        self.checker.judgement()
+        // Whoever drew another number on the way does so here, too: two runs can't differ and have one trace.
+        self.checker.note(&format!("chance {:x} {:x}", self.rng.next(), self.entropy.next()));
+        Judgement { twins: self.twins_files.is_some(), limits: self.limits.is_some(), ..self.checker.judgement() }
     }
 
     /// The operator's policy, again and again until the appliance has it.

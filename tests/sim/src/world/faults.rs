@@ -1,6 +1,6 @@
 //! What befalls the machines, and how often what goes wrong.
 
-use super::World;
+use super::{POLICY, World};
 use crate::life::Life;
 use crate::machine::{Files, Odds, SimRecords};
 use crate::rng::Rng;
@@ -9,7 +9,7 @@ use sluice_client::OperatorApi;
 use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
 use sluice_proto::env::Entropy;
 use sluice_proto::keys::{DataKey, KeyEnvelope, SigningKey};
-use sluice_proto::wire::PolicyView;
+use sluice_proto::wire::{PolicyView, WindowView};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -38,13 +38,12 @@ impl World {
         }
     }
 
-    /// True while the hydrator holds a fingerprint of the target. Who changes a target in the very moment in which it is
-    /// written is found by a scrub, not by the next cycle.
+    /// True while no hydrator is about to write and the one holds a fingerprint of the target. Who changes a target in the
+    /// very moment in which it is written is found by a scrub, not by the next cycle.
     fn target_rests(&self) -> bool {
-        if self.twins_files.is_some() {
-            return false;
-        }
-        ledger_of(&self.hydrator_files).is_some_and(|l| l.state == State::Idle && l.fingerprint.is_some())
+        let rests = |l: &Ledger| l.state == State::Idle && l.fingerprint.is_some();
+        let twin = self.twins_files.as_ref().and_then(ledger_of);
+        ledger_of(&self.hydrator_files).as_ref().is_some_and(rests) && twin.as_ref().is_none_or(rests)
     }
 
     /// What a process's death may take with it.
@@ -62,25 +61,19 @@ impl World {
                     self.disk.reboot();
                 }
                 1 if self.newest.lock().is_none() => self.rotate_key(),
-                2 if self.newest.lock().is_none() => self.save_backup(),
-                3 => self.restore_backup(),
+                2..=4 => self.restore_backup(),
                 _ => {}
             },
             _ => {}
         }
     }
 
-    /// The admin saves a copy of the agent's state, if there is one.
-    fn save_backup(&self) {
-        let copy = self.agent_files.snapshot();
-        if generation_of(&copy).is_some() {
-            *self.backup.lock() = Some(copy);
-        }
-    }
-
     /// The admin puts an old copy of the agent's state in the place of the newest, while the kernel's tracking goes on.
     fn restore_backup(&self) {
         let Some(backup) = self.backup.lock().take() else { return };
+        if generation_of(&backup).is_none() {
+            return;
+        }
         let mut newest = self.newest.lock();
         if newest.is_none() && generation_of(&backup) != generation_of(&self.agent_files) {
             *newest = Some(self.agent_files.snapshot());
@@ -89,19 +82,45 @@ impl World {
         self.agent_files.restore(&backup);
     }
 
-    /// The operator sets other intervals, or scrubs. It may be cut off, or nobody may hear it. No limits: they pause for
-    /// parts of a millisecond, which the runtime rounds by when in real time it was made, and two runs would differ.
+    /// The policy of the appliance's configuration.
+    pub(super) fn first_policy(&self) -> PolicyView {
+        self.limited(POLICY)
+    }
+
+    /// `policy` with limits, in seeds that have such.
+    fn limited(&self, policy: PolicyView) -> PolicyView {
+        let Some(chance) = &self.limits else { return policy };
+        let rate = || match chance.below(8) {
+            0 => "0".to_owned(),
+            1 => "unlimited".to_owned(),
+            // From 400 kbit/s on, by which a full copy takes longer than a storm lasts, to what is hardly felt.
+            _ => format!("{}kbit/s", 400 + chance.below(20_000)),
+        };
+        // The simulated clock begins at 08:00 and jumps by an hour at most.
+        let window = || {
+            let from = 7 * 60 + chance.below(120);
+            let time = |minute: u64| format!("{:02}:{:02}", minute / 60, minute % 60);
+            WindowView { when: format!("{}-{}", time(from), time(from + 1 + chance.below(3))), limit: rate() }
+        };
+        PolicyView {
+            limit: (!chance.once_in(4)).then(rate),
+            windows: (0..chance.below(20)).map(|_| window()).collect(),
+            scrub_rate: chance.once_in(2).then(|| 100_000 + chance.below(5_000_000)),
+            ..policy
+        }
+    }
+
+    /// The operator sets other intervals, limits in some seeds, or scrubs. It may be cut off, or nobody may hear it.
     async fn change_policy(&self) {
         let Some((operator, life)) = self.operators_way.lock().clone() else { return };
         let min_interval_ms = 1_000 + self.rng.below(4_000);
         let policy = PolicyView {
             min_interval_ms,
             max_interval_ms: min_interval_ms + self.rng.below(4_000),
-            limit: None,
-            windows: Vec::new(),
             scrub_interval_ms: self.rng.once_in(2).then(|| min_interval_ms + self.rng.below(9_000)),
-            scrub_rate: None,
+            ..POLICY
         };
+        let policy = self.limited(policy);
         let set = life.lives_through(operator.set_policy(policy)).await;
         self.checker.note(&format!("policy changes: {}", set.is_some_and(|set| set.is_ok())));
     }
@@ -109,7 +128,7 @@ impl World {
     /// The admin rotates the disk's data key while the agent is down.
     fn rotate_key(&self) {
         let life = Life::new(self.rng.once_in(4).then(|| self.rng.below(8)), Rng::new(self.rng.next(), 9));
-        let records = Box::new(SimRecords { files: self.agent_files.clone(), life });
+        let records = Box::new(SimRecords { files: self.agent_files.clone(), life, snapshots: None });
         let Ok(Ok(mut journal)) = Journal::open(records) else { return };
         let mut bytes = [0; 32];
         self.entropy.fill(&mut bytes);

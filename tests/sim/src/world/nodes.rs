@@ -1,9 +1,9 @@
 //! The processes: the product's own, on simulated machines.
 
 use super::faults::ledger_of;
-use super::{DISK, POLICY, World};
+use super::{DISK, World};
 use crate::life::Life;
-use crate::machine::{Files, SimRecords, SimStore};
+use crate::machine::{Files, SimRecords, SimStore, Snapshots};
 use crate::net::{Running, Wire};
 use crate::repository::SimRepository;
 use crate::source::{SimSource, SimTracker};
@@ -44,7 +44,7 @@ impl World {
                 clock: world.clock.clone(),
                 throttle: Throttle::new(Limits::default(), world.clock.clone()),
             };
-            let settings = Settings { policy: POLICY, ..Settings::default() };
+            let settings = Settings { policy: world.first_policy(), ..Settings::default() };
             match Service::start(ports, settings).await {
                 Ok(service) => {
                     let agent = LocalAgent::new(service.clone(), "agent".parse().expect("a name"));
@@ -94,7 +94,8 @@ impl World {
     }
 
     fn make_agent(&self, life: &Life, stop: watch::Receiver<bool>) -> Result<DiskAgent, String> {
-        let records = Box::new(SimRecords { files: self.agent_files.clone(), life: life.clone() });
+        let snapshots = Some(Snapshots { newest: self.backup.clone(), rng: self.rng.clone() });
+        let records = Box::new(SimRecords { files: self.agent_files.clone(), life: life.clone(), snapshots });
         let signer = SigningKey::from_seed(&[3; 32]);
         let journal = match Journal::open(records).map_err(|e| e.to_string())? {
             Ok(journal) => journal,
