@@ -24,6 +24,7 @@ use sluice_client::{AgentApi, ApiError};
 use sluice_platform::BufPool;
 use sluice_proto::env::Entropy;
 use sluice_proto::header::{Header, ObjectKind, Suite};
+use sluice_proto::segment::SEGMENT_BYTES_TARGET;
 use sluice_proto::stream::Blocks;
 use sluice_proto::{BLOCK_BYTES, BlockNo, Digest, FormatError, SectorBitmap};
 use std::sync::Arc;
@@ -56,11 +57,13 @@ pub struct CaptureOptions {
     pub uploads: usize,
     /// Block buffers: what is read ahead, 1 MiB each.
     pub buffers: usize,
+    /// What a segment holds before the next is begun, in bytes.
+    pub segment_bytes: usize,
 }
 
 impl Default for CaptureOptions {
     fn default() -> Self {
-        Self { suite: Suite::Aes256Gcm, level: 1, uploads: 4, buffers: 6 }
+        Self { suite: Suite::Aes256Gcm, level: 1, uploads: 4, buffers: 6, segment_bytes: SEGMENT_BYTES_TARGET }
     }
 }
 
@@ -143,7 +146,7 @@ impl Capture {
             .map(|(block, extents)| self.encode(&encoders, block, extents))
             .buffered(self.options.buffers.max(1));
         let blocks = std::pin::pin!(blocks);
-        let cutter = Cutter::new(&key, &header, &encoders);
+        let cutter = Cutter::new(&key, &header, &encoders, self.options.segment_bytes);
         let result = run(blocks, cutter, &mut uploads, journal, &mut each).await;
         if let Err(CaptureError::Api(_)) = &result {
             // What is on its way may well arrive: then it need not be sent again.

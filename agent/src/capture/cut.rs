@@ -11,6 +11,13 @@ pub(super) struct Open {
     pub(super) writer: SegmentWriter,
     pub(super) cvs: Vec<BlockCv>,
     pub(super) plain_bytes: u64,
+    sealed_bytes: usize,
+}
+
+impl Open {
+    fn is_full(&self, bytes: usize) -> bool {
+        self.writer.is_full() || self.sealed_bytes >= bytes
+    }
 }
 
 /// Cuts the blocks of one attempt, given in order, into segments.
@@ -18,6 +25,8 @@ pub(super) struct Cutter<'a> {
     key: &'a DataKey,
     header: &'a Header,
     encoders: &'a Encoders,
+    /// What a segment holds before the next is begun.
+    segment_bytes: usize,
     open: Option<Open>,
     /// A block that belongs into the next segment, as the one before is full or does not reach it.
     waiting: Option<Encoded>,
@@ -25,8 +34,8 @@ pub(super) struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    pub(super) fn new(key: &'a DataKey, header: &'a Header, encoders: &'a Encoders) -> Self {
-        Self { key, header, encoders, open: None, waiting: None, ended: false }
+    pub(super) fn new(key: &'a DataKey, header: &'a Header, encoders: &'a Encoders, segment_bytes: usize) -> Self {
+        Self { key, header, encoders, segment_bytes, open: None, waiting: None, ended: false }
     }
 
     /// True where a block can be taken.
@@ -36,8 +45,10 @@ impl<'a> Cutter<'a> {
 
     /// Takes the next block.
     pub(super) fn push(&mut self, block: Encoded) {
-        let fits =
-            |open: &Open| !open.writer.is_full() && open.writer.first().0 + open.writer.blocks() == block.block.block.0;
+        let fits = |open: &Open| {
+            let next = open.writer.first().0 + open.writer.blocks();
+            !open.is_full(self.segment_bytes) && next == block.block.block.0
+        };
         match self.open.as_ref().is_none_or(fits) {
             true => self.lay(block),
             false => self.waiting = Some(block),
@@ -51,7 +62,7 @@ impl<'a> Cutter<'a> {
 
     /// The segment that can get no more blocks.
     pub(super) fn next_segment(&mut self) -> Option<Open> {
-        let full = self.open.as_ref().is_some_and(|open| open.writer.is_full());
+        let full = self.open.as_ref().is_some_and(|open| open.is_full(self.segment_bytes));
         let whole = full || self.waiting.is_some() || self.ended;
         let segment = if whole { self.open.take() } else { None };
         if segment.is_some()
@@ -72,8 +83,10 @@ impl<'a> Cutter<'a> {
             writer: SegmentWriter::new(self.key, self.header, block.block.block),
             cvs: Vec::new(),
             plain_bytes: 0,
+            sealed_bytes: 0,
         };
         let open = self.open.get_or_insert_with(new);
+        open.sealed_bytes += block.block.bytes.len();
         open.writer.push(&block.block);
         open.cvs.push(block.block.cv);
         open.plain_bytes += block.plain_bytes;

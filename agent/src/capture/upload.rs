@@ -81,7 +81,7 @@ impl<'a> Uploads<'a> {
         let (capture, cycle, disk, generation, salt) =
             (self.capture, self.plan_cycle, self.disk, self.generation, self.salt);
         async move {
-            let Open { writer, cvs, plain_bytes } = full;
+            let Open { writer, cvs, plain_bytes, .. } = full;
             let (name, first) = (writer.name(), writer.first().0);
             let (bytes, hash) = capture
                 .workers

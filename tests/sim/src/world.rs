@@ -18,6 +18,7 @@ use sluice_client::OperatorApi;
 use sluice_proto::DiskId;
 use sluice_proto::env::Clock;
 use sluice_proto::keys::{DataKey, HydratorKey};
+use sluice_proto::segment::SEGMENT_BYTES_TARGET;
 use sluice_proto::wire::PolicyView;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +82,8 @@ struct World {
     clock: Arc<SimClock>,
     /// True while processes are killed.
     stormy: Arc<Mutex<bool>>,
-    suite: sluice_proto::header::Suite,
+    /// What a segment holds: in most seeds so little that a cycle has several, as a large disk's has.
+    segment_bytes: usize,
 }
 
 /// Runs one seed on a runtime of its own.
@@ -135,7 +137,7 @@ impl World {
             operators_way: Running::default(),
             clock: Arc::new(clock),
             stormy: Arc::new(Mutex::new(true)),
-            suite: sluice_proto::header::Suite::Aes256Gcm,
+            segment_bytes: [1, 500_000, SEGMENT_BYTES_TARGET][Rng::new(seed, 4).below(3) as usize],
             rng,
         })
     }

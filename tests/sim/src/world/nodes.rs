@@ -116,7 +116,7 @@ impl World {
         });
         let api: Arc<dyn AgentApi> = Arc::new(self.wire(&self.agents_way, life));
         let entropy: Arc<dyn Entropy> = Arc::new(self.entropy.clone());
-        let options = CaptureOptions { suite: self.suite, ..CaptureOptions::default() };
+        let options = CaptureOptions { segment_bytes: self.segment_bytes, ..CaptureOptions::default() };
         let capture = Capture::new(source, api, Workers::inline(), entropy, options);
         DiskAgent::new(capture, Box::new(tracker), doubt, journal, None, stop).map_err(|e| e.to_string())
     }
