@@ -180,7 +180,10 @@ impl SegmentWriter {
     pub fn new(data_key: &DataKey, header: &Header, first: BlockNo) -> Self {
         let header = Header { fields: [first.0, 0, 0], ..header.clone() };
         let key = data_key.object_key(&header);
-        Self { header, key, out: vec![0; HEADER_BYTES], index: Vec::new(), cvs: Vec::new(), blocks: 0 }
+        // Room for all that it may come to, so that it is not copied as it grows; what is not used is never touched.
+        let mut out = Vec::with_capacity(SEGMENT_BYTES_TARGET + SEGMENT_BYTES_TARGET / 4);
+        out.resize(HEADER_BYTES, 0);
+        Self { header, key, out, index: Vec::new(), cvs: Vec::new(), blocks: 0 }
     }
 
     /// The first block.

@@ -5,7 +5,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Segments that are open at once, over all disks: with 24 MiB each (the object and its plaintext), what bounds the
 /// hydrator's memory however many disks it has.
-const SEGMENTS_MAX: usize = 4;
+const SEGMENTS_MAX: usize = 3;
 /// Plaintext, over all disks, that is held from a cycle's check to its writing, in KiB: scattered sectors take twice as much,
 /// as each has a page of its own.
 const HELD_KIB_MAX: usize = 32 << 10;

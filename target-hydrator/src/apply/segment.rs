@@ -72,7 +72,7 @@ impl Job {
 }
 
 /// Memory for plaintext, shared by all disks of the process: as much as one of them holds at full speed.
-static BUFFERS: LazyLock<BufPool> = LazyLock::new(|| BufPool::new(40, BUFFER_BYTES as usize));
+static BUFFERS: LazyLock<BufPool> = LazyLock::new(|| BufPool::new(48, BUFFER_BYTES as usize));
 
 /// Memory for `len` bytes: from the pool where it is worth it and one is free, so that large pieces are not given back to
 /// the allocator and asked for again all the time. It never waits: who holds buffers may need more to go on.
