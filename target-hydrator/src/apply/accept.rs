@@ -36,7 +36,7 @@ impl Facts<'_> {
         if self.manifest.kind == CycleKind::Initial {
             return self.check_initial();
         }
-        self.check_untouched()?;
+        check_untouched(self.ledger.fingerprint.as_ref(), self.fingerprint)?;
         if self.is_compared() {
             // The plan is what differed from this very target: nothing that was before matters.
             return Ok(());
@@ -97,18 +97,6 @@ impl Facts<'_> {
         Ok(())
     }
 
-    /// Nobody but the hydrator may have changed the target since its last flush.
-    fn check_untouched(&self) -> Result<(), Failure> {
-        match &self.ledger.fingerprint {
-            Some(noted) if noted != self.fingerprint => {
-                let text = "somebody changed the target or put another in its place since the last cycle; it is \
-                            compared with the source as a whole, do not write to it";
-                Err(Failure::new(FailReason::TargetChanged, text))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The target must be what the source's changes are based on.
     fn check_base(&self) -> Result<(), Failure> {
         let changed = |text: String| Err(Failure::new(FailReason::TargetChanged, text));
@@ -137,6 +125,18 @@ impl Facts<'_> {
                 missing.count()
             )),
         }
+    }
+}
+
+/// Nobody but the hydrator may have changed the target since the fingerprint was noted.
+pub(super) fn check_untouched(noted: Option<&Fingerprint>, now: &Fingerprint) -> Result<(), Failure> {
+    match noted {
+        Some(noted) if noted != now => {
+            let text = "somebody changed the target or put another in its place since the last cycle; it is compared with \
+                        the source as a whole, do not write to it";
+            Err(Failure::new(FailReason::TargetChanged, text))
+        }
+        _ => Ok(()),
     }
 }
 

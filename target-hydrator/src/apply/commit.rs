@@ -1,11 +1,13 @@
 //! A committed cycle on its way to the target: checked, written, read back, compared, noted.
 
+use super::accept;
 use super::pipeline::{LANES, Pipeline, in_lanes};
 use super::segment::{Job, Opened};
 use super::session::Session;
 use super::stop::{Failure, Stop};
 use crate::ledger::{AppliedGroup, State, VerifiedCycle};
 use crate::progress::Phase;
+use crate::target::Fingerprint;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::manifest::Manifest;
@@ -135,13 +137,19 @@ impl Session {
     async fn begin_applying(&mut self, cycle: &Committed) -> Result<(), Stop> {
         let state = State::Applying { cycle: CycleRef { cycle: cycle.manifest.cycle, manifest: cycle.hash } };
         if self.file.ledger.state == state {
+            // Begun before a crash: the target has changed since, and the fingerprint is gone.
             return Ok(());
         }
+        let noted = self.file.ledger.fingerprint;
+        // Once before the ledger allows it to be begun, so that a crash in between does not begin it unseen, and once
+        // after: the ledger's two records take some flushes, and segments may have been checked for hours.
+        check_untouched(&cycle.pipeline, noted.as_ref()).await?;
         self.file.mark_torn(&cycle.manifest.plan).await?;
         self.file.ledger.state = state;
         self.file.ledger.fingerprint = None;
         self.file.ledger.compared = None;
-        Ok(self.file.save().await?)
+        self.file.save().await?;
+        check_untouched(&cycle.pipeline, noted.as_ref()).await
     }
 
     /// Writes batch after batch; each is flushed and read back while the next one is written.
@@ -270,6 +278,13 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The target must be as it was left, right before it is written to. What somebody changes after that, between two of our
+/// own writes, only a scrub finds.
+async fn check_untouched(pipeline: &Pipeline, noted: Option<&Fingerprint>) -> Result<(), Stop> {
+    let now = pipeline.target.fingerprint().await?;
+    accept::check_untouched(noted, &now).map_err(Stop::Fail)
 }
 
 fn next_batch(jobs: &mut impl Iterator<Item = Arc<Job>>) -> Vec<Arc<Job>> {

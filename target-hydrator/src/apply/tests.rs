@@ -4,6 +4,7 @@ mod crash;
 mod forged;
 mod hostile;
 mod initial;
+mod meddled;
 
 use crate::apply::Report;
 use crate::ledger::State;

@@ -28,6 +28,7 @@ struct Plan {
     then: Then,
     done: u64,
     gone: bool,
+    aside: Option<(u64, Box<dyn FnOnce() + Send>)>,
 }
 
 /// Faults to come, shared by a target and its state.
@@ -40,7 +41,11 @@ pub(crate) struct Faults {
 impl Faults {
     /// Sets what happens after `left` more operations, and begins to count anew.
     pub fn set(&self, left: u64, then: Then) {
-        *self.plan.lock() = Plan { left, then, done: 0, gone: false };
+        *self.plan.lock() = Plan { left, then, ..Plan::default() };
+    }
+    /// Somebody else does this after `left` more operations, right before the next one; nothing else goes wrong.
+    pub fn aside(&self, left: u64, deed: impl FnOnce() + Send + 'static) {
+        *self.plan.lock() = Plan { aside: Some((left, Box::new(deed))), ..Plan::default() };
     }
     /// Operations since `set`.
     pub fn done(&self) -> u64 {
@@ -59,6 +64,10 @@ impl Faults {
 
     fn step(&self) -> Then {
         let mut plan = self.plan.lock();
+        let done = plan.done;
+        if let Some((_, deed)) = plan.aside.take_if(|(left, _)| *left == done) {
+            deed();
+        }
         plan.done += 1;
         if plan.then == Then::Nothing {
             return Then::Nothing;

@@ -10,11 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Remote {
     inner: Arc<MemoryStore>,
     gets: AtomicU64,
+    at_get: Option<Box<dyn Fn(&str) + Send + Sync>>,
 }
 
 impl Remote {
     pub fn new(inner: Arc<MemoryStore>) -> Self {
-        Self { inner, gets: AtomicU64::new(0) }
+        Self { inner, gets: AtomicU64::new(0), at_get: None }
+    }
+    /// Somebody does this whenever an object is read, which is named.
+    pub fn meanwhile(inner: Arc<MemoryStore>, deed: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { at_get: Some(Box::new(deed)), ..Self::new(inner) }
     }
     pub fn gets(&self) -> u64 {
         self.gets.load(Ordering::Relaxed)
@@ -31,6 +36,9 @@ impl CacheStore for Remote {
     }
     async fn get(&self, key: &str, len_max: u64) -> Result<Bytes, StoreError> {
         self.gets.fetch_add(1, Ordering::Relaxed);
+        if let Some(deed) = &self.at_get {
+            deed(key);
+        }
         self.inner.get(key, len_max).await
     }
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -1,0 +1,127 @@
+//! Somebody writes to the target while a cycle is on its way to it.
+
+use super::{SECTORS, apply, initial, reason, scattered, verified};
+use crate::ledger::State;
+use crate::spool::Spool;
+use crate::testkit::{Bench, FakeApi, Remote, Shipped, Then};
+use sluice_cache_store::MemoryStore;
+use sluice_proto::cycle::{CycleKind, FailReason};
+use sluice_proto::wire::Work;
+use sluice_proto::{CycleNo, Extent, SectorBitmap, SectorCount};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Applies the cycle; a byte of the target changes as its second segment is read to be checked.
+async fn meddled(bench: &Bench, shipped: &Shipped) -> (FailReason, String) {
+    let (target, second, done) = (bench.target.clone(), shipped.segments[1].clone(), AtomicBool::new(false));
+    let meddle = move |key: &str| {
+        if key == second && !done.swap(true, Ordering::Relaxed) {
+            target.tamper(|disk| disk[99] ^= 1);
+        }
+    };
+    let store = Arc::new(Remote::meanwhile(bench.store.clone(), meddle));
+    let mut environment = bench.environment();
+    environment.store = store.clone();
+    environment.spool = Spool::new(store, Some(Arc::new(MemoryStore::new())));
+    let mut session = crate::apply::Session::open(environment, &shipped.work).await.expect("the state opens");
+    reason(&session.apply(&shipped.work).await.expect("an outcome"))
+}
+
+/// Work of a resync that wants the target's digests.
+fn comparison(bench: &Bench, cycle: u64) -> Work {
+    let mut work = bench.source.work(CycleKind::Resync, cycle, SectorCount(0), None);
+    work.digests_wanted = true;
+    work
+}
+
+/// A comparison and its resync settle what was done to the target.
+async fn heals(bench: &mut Bench, cycle: u64) {
+    let work = comparison(bench, cycle);
+    bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect("delivered");
+    let plan = bench.source.full();
+    let resync = bench.source.ship(CycleKind::Resync, cycle, plan, None).await;
+    verified(bench, &resync).await;
+    assert_eq!(bench.target.contents(), bench.source.padded());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_changed_while_segments_are_checked_is_noticed() {
+    let mut bench = Bench::new(SECTORS, 90);
+    let last = initial(&mut bench).await;
+    let plan = bench.source.scribble(&scattered());
+    let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
+    let mut before = bench.target.contents();
+    let (why, detail) = meddled(&bench, &delta).await;
+    assert_eq!(why, FailReason::TargetChanged, "{detail}");
+    before[99] ^= 1;
+    assert_eq!(bench.target.contents(), before, "the cycle has written nothing");
+    let session = bench.session(&delta.work).await;
+    assert_eq!(session.ledger().state, State::Idle);
+    assert!(session.ledger().doubt.is_some());
+    drop(session);
+    let again = bench.source.ship(CycleKind::Delta, 3, delta.manifest.plan.clone(), Some(last)).await;
+    assert_eq!(reason(&apply(&bench, &again).await).0, FailReason::TargetChanged);
+    heals(&mut bench, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_changed_while_the_ledger_is_written_is_noticed() {
+    let mut bench = Bench::new(SECTORS, 91);
+    let last = initial(&mut bench).await;
+    let plan = bench.source.scribble(&[Extent::new(1000, 3)]);
+    let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
+    let mut before = bench.target.contents();
+    // The first operation notes the sectors, the second that the cycle is begun.
+    let target = bench.target.clone();
+    bench.faults.aside(1, move || target.tamper(|disk| disk[99] ^= 1));
+    assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetChanged);
+    before[99] ^= 1;
+    assert_eq!(bench.target.contents(), before, "the cycle has written nothing");
+    bench.faults.set(0, Then::Nothing);
+    heals(&mut bench, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_changed_after_its_comparison_is_noticed() {
+    let mut bench = Bench::new(SECTORS, 92);
+    initial(&mut bench).await;
+    let plan = bench.source.scribble(&scattered());
+    for (cycle, meddle_before) in [(2, true), (3, false)] {
+        let work = comparison(&bench, cycle);
+        bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect("delivered");
+        let resync = bench.source.ship(CycleKind::Resync, cycle, plan.clone(), None).await;
+        let why = match meddle_before {
+            true => {
+                bench.target.tamper(|disk| disk[99] ^= 1);
+                reason(&apply(&bench, &resync).await).0
+            }
+            false => meddled(&bench, &resync).await.0,
+        };
+        assert_eq!(why, FailReason::TargetChanged, "cycle {cycle}");
+    }
+    heals(&mut bench, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_that_a_crash_cut_short_is_gone_on_with_whatever_it_has_written() {
+    let mut bench = Bench::new(SECTORS, 93);
+    let last = initial(&mut bench).await;
+    let plan = SectorBitmap::from_extents(scattered());
+    bench.source.scribble(&scattered());
+    let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
+    // In the middle of the writes.
+    bench.faults.set(4, Then::Crash);
+    let mut session = bench.session(&delta.work).await;
+    tokio::select! {
+        biased;
+        () = bench.faults.crashed() => {}
+        _ = session.apply(&delta.work) => panic!("the crash did not come"),
+    }
+    drop(session);
+    bench.faults.set(0, Then::Nothing);
+    let session = bench.session(&delta.work).await;
+    assert!(matches!(session.ledger().state, State::Applying { cycle } if cycle.cycle == CycleNo(2)));
+    assert_eq!(session.ledger().fingerprint, None);
+    drop(session);
+    verified(&bench, &delta).await;
+}
