@@ -94,7 +94,10 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Run { .. } => run(&config),
+        Command::Run { .. } => {
+            sluice_platform::process::step_back();
+            run(&config)
+        }
         Command::RotateKey { source, .. } => rotate_key(&config, &source),
         Command::Forget { source, yes, .. } => forget(&config, &source, yes),
     };

@@ -2,6 +2,6 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    sluice_platform::memory::keep_small();
+    sluice_platform::process::keep_small();
     sluice_agent::cli::main()
 }

@@ -4,8 +4,8 @@
 //! - [`AlignedBuf`], [`BufPool`]: the memory it uses, and the bound on how much.
 //! - [`device`]: what a disk is, who uses it, and whether two of them are one.
 //! - [`durable`], [`append_log`]: files that a crash leaves whole.
-//! - [`lock`], [`lease`], [`system`], [`memory`]: one process per state folder, proof that nobody writes, time and randomness,
-//!   what the process holds.
+//! - [`lock`], [`lease`], [`system`], [`process`]: one process per state folder, proof that nobody writes, time and randomness,
+//!   what the process takes.
 //!
 //! Unsafe code is confined to the modules that allow it below; each block says why it is sound.
 #![deny(unsafe_code)]
@@ -21,7 +21,7 @@ pub mod durable;
 pub mod lease;
 pub mod lock;
 #[allow(unsafe_code)]
-pub mod memory;
+pub mod process;
 pub mod system;
 
 pub use buf::{AlignedBuf, BufPool};

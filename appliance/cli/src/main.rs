@@ -23,7 +23,7 @@ use outcome::Outcome;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sluice_platform::memory::keep_small();
+    sluice_platform::process::keep_small();
     // The demo runs the three parts as processes of their own, from this very file.
     if let Some(code) = processes::run_part(std::env::args_os()) {
         return code;

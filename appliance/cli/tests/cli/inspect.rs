@@ -1,6 +1,8 @@
 //! `sluice inspect` of every kind of file.
 
 use crate::support::{Scene, end, sluice, start, text};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -49,7 +51,7 @@ fn half_way(cache: bool) -> (Scene, PathBuf) {
     if cache {
         more.extend(["--cache", &url]);
     }
-    let mut child = start(&scene.arguments(&target, &more));
+    let child = start(&scene.arguments(&target, &more));
     let limit = Instant::now() + Duration::from_secs(60);
     let log = scene.at("t.vhd.sluice/agent/segments.log");
     // Noted by the agent, so stored by the appliance. The log's header alone is 16 bytes.
@@ -57,7 +59,10 @@ fn half_way(cache: bool) -> (Scene, PathBuf) {
         assert!(Instant::now() < limit, "no segment was stored");
         std::thread::yield_now();
     }
-    child.kill().expect("it runs");
+    let process = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    // A run that is told to end leaves what is in its memory in the folder. Told twice, it does so at once.
+    let signals: &[Signal] = if cache { &[Signal::SIGKILL] } else { &[Signal::SIGINT, Signal::SIGTERM] };
+    signals.iter().for_each(|signal| kill(process, *signal).expect("it runs"));
     end(child);
     let segment = find(&store, ".seg").expect("a segment");
     (scene, segment)

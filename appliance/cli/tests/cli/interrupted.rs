@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 /// At this rate 24 MiB take half a minute.
 const SLOW: &str = "8Mbit/s";
 
-/// Starts a slow first run and waits until a segment of it is stored.
+/// Starts a slow first run and waits until a segment of it is applied: what waits in memory is lost with the process.
 fn in_the_middle(scene: &Scene, target: &Path) -> Child {
     let child = start(&scene.arguments(target, &["--json", "--limit", SLOW]));
-    let log = scene.at("t.vhd.sluice/agent/segments.log");
+    let ledger = scene.at("t.vhd.sluice/hydrator/ledger");
     let end = Instant::now() + Duration::from_secs(60);
-    // The header of the log alone is 16 bytes.
-    while std::fs::metadata(&log).map_or(0, |facts| facts.len()) <= 16 {
-        assert!(Instant::now() < end, "no segment was stored");
-        std::thread::yield_now();
+    // Behind a head of 16 bytes the ledger is JSON; only what is applied has a fold.
+    while !std::fs::read(&ledger).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("\"fold\"")) {
+        assert!(Instant::now() < end, "no segment was applied");
+        std::thread::sleep(Duration::from_millis(5));
     }
     child
 }
