@@ -93,6 +93,8 @@ pub(crate) enum Op {
 pub(crate) struct Opened {
     /// What its blocks' chaining values are, at the source.
     pub cvs: Vec<BlockCv>,
+    /// Its blocks that hold nothing but zeros.
+    pub zeros: Vec<BlockNo>,
     /// What it does to the target; none where that is too much to be held.
     pub ops: Option<Vec<Op>>,
 }
@@ -130,14 +132,18 @@ pub(crate) fn open(cycle: &Cycle, job: &Job, bytes: &[u8], keep_max: u64) -> Res
     let (segment, cvs) = enter(cycle, job, bytes)?;
     let key = segment.key(&cycle.key);
     let mut decoder = BlockDecoder::default();
-    let mut ops = Some(Ops::default());
+    let (mut ops, mut zeros) = (Some(Ops::default()), Vec::new());
     for (position, extents) in job.blocks.iter().enumerate() {
-        let mut hasher = BlockHasher::new(BlockNo(job.first.0 + position as u64), cycle.stream);
+        let block = BlockNo(job.first.0 + position as u64);
+        let (mut hasher, mut is_zero) = (BlockHasher::new(block, cycle.stream), true);
         let mut plan = Walk::new(extents);
         decoder.decode(&segment, &key, position, cycle.sectors, |extent, data| {
             let run_left = plan.take(extent)?;
             match data {
-                FrameData::Bytes(bytes) => hasher.update(bytes),
+                FrameData::Bytes(bytes) => {
+                    hasher.update(bytes);
+                    is_zero = false;
+                }
                 FrameData::Zeros => hasher.update_zeros(extent.bytes().0),
             }
             if let Some(kept) = &mut ops {
@@ -149,11 +155,14 @@ pub(crate) fn open(cycle: &Cycle, job: &Job, bytes: &[u8], keep_max: u64) -> Res
         if hasher.finish() != cvs[position] {
             return bad(FormatErrorKind::Forged, format!("{:?} is not what its index says", job.first));
         }
+        if is_zero {
+            zeros.push(block);
+        }
         if ops.as_ref().is_some_and(|kept| kept.bytes > keep_max) {
             ops = None;
         }
     }
-    Ok(Opened { cvs, ops: ops.map(|kept| kept.list) })
+    Ok(Opened { cvs, zeros, ops: ops.map(|kept| kept.list) })
 }
 
 /// The next piece of a segment that was found right before: what to do for some blocks from `position` on, and the

@@ -4,7 +4,7 @@ use super::accept::Facts;
 use super::budget::Budget;
 use super::commit::Committed;
 use super::initial::Streamed;
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Zeros};
 use super::segment::Cycle;
 use super::stop::{Failure, Stop};
 use crate::compute::Compute;
@@ -293,6 +293,7 @@ impl Session {
             compute: self.env.compute,
             progress: self.env.progress.clone(),
             budget: self.env.budget.clone(),
+            zeros: Zeros::default(),
         })
     }
 

@@ -165,3 +165,27 @@ async fn what_another_hydrator_applied_is_not_taken_for_ours() {
     assert_eq!(why, FailReason::TargetChanged);
     assert!(detail.contains("applied by a hydrator whose state is not here"), "{detail}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn blocks_of_zeros_are_proven_as_holes_and_as_data() {
+    for there in [false, true] {
+        let mut bench = Bench::new(SECTORS, 29);
+        bench.source.bytes[1 << 20..3 << 20].fill(0);
+        let plan = bench.source.full();
+        let shipped = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
+        let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
+        work.stored = shipped.manifest.segments.iter().map(stored).collect();
+        let mut session = bench.session(&work).await;
+        // The first step writes, the second one reads back; in between a block may come to hold something.
+        assert_eq!(session.stream(&work).await.expect("written"), Some(Vec::new()));
+        if there {
+            bench.target.tamper(|disk| disk[(1 << 20) + 5] = 1);
+            session.stream(&work).await.expect_err("it is not what was written");
+        } else {
+            assert_eq!(stream(&mut session, &work).await, work.stored.len());
+        }
+        drop(session);
+        verified(&bench, &shipped).await;
+        assert_eq!(bench.target.contents(), bench.source.padded());
+    }
+}
