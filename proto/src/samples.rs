@@ -113,6 +113,9 @@ fn agents_messages() {
 fn hydrators_messages() {
     message("work-request", WorkRequest { seen: 41, wait_ms: 20_000 });
     message("claim-reply", ClaimReply { lease: Lease(3) });
+    let names = vec!["s0000000000-0102030405060708.seg".to_owned()];
+    let applied = AppliedRequest { generation: Generation(2), lease: Lease(3), end: BlockNo(40), names };
+    message("applied-request", applied);
     let verdict = |outcome| VerdictRequest {
         generation: Generation(2),
         lease: Lease(3),

@@ -91,7 +91,7 @@ impl Pipeline {
 
     /// Checks a segment in full and then writes it. For initial cycles.
     pub async fn check_and_write(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
-        let _room = self.budget.segment().await;
+        let _room = self.budget.initial_segment().await;
         let bytes = self.fetch(&job).await?;
         let opened = self.open(&job, &bytes, KEEP_BYTES).await?;
         match opened.ops {
