@@ -62,6 +62,12 @@ impl Service {
         let key = format!("{}/{name}", cycle_folder(disk, generation, cycle));
         inner.ports.store.put(&key, bytes).await.map_err(store_failed)?;
         let mut state = cell.lock().await;
+        if state.open.as_ref().is_some_and(|open| open.record.kind != CycleKind::Initial) {
+            // So that the commit, which flushes all of them, finds little left to do. An initial's are mostly applied and gone
+            // before anything would have written them.
+            let store = inner.ports.store.clone();
+            tokio::spawn(async move { store.sync(&[key]).await });
+        }
         // While the bytes were on their way the cycle may have ended or been opened with another plan.
         let still = state.current(generation).and_then(|()| check_turn(state.open(cycle)?, &segment));
         if let Err(refusal) = still {
