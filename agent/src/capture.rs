@@ -4,9 +4,9 @@
 //! stages is bounded by the pool of block buffers and by the number of segments under way. Blocks leave the encoders in
 //! order, so segments are cut in order; they may be stored in any order.
 //!
-//! Memory of one disk at full speed, as counted from the defaults: 5 block buffers of 1 MiB; 6 encoded blocks of 1.2 MiB
+//! Memory of one disk at full speed, as counted from the defaults: 6 block buffers of 1 MiB; 7 encoded blocks of 1.2 MiB
 //! at most (2048 single sectors, each with its header, digest and seal); 5 segments of 4 to 5.2 MiB (four under way and
-//! one that waits); 5 contexts of zstd below 0.5 MiB: some 38 MiB.
+//! one that waits); 6 contexts of zstd below 0.5 MiB: some 40 MiB.
 
 mod cut;
 mod encoders;
@@ -63,7 +63,7 @@ pub struct CaptureOptions {
 
 impl Default for CaptureOptions {
     fn default() -> Self {
-        Self { suite: Suite::Aes256Gcm, level: 1, uploads: 4, buffers: 5, segment_bytes: SEGMENT_BYTES_TARGET }
+        Self { suite: Suite::Aes256Gcm, level: 1, uploads: 4, buffers: 6, segment_bytes: SEGMENT_BYTES_TARGET }
     }
 }
 

@@ -79,8 +79,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a target that somebody changed is taken as it is",
         file: "target-hydrator/src/apply/accept.rs",
-        from: "        self.check_untouched()?;",
-        to: "",
+        from: "        Some(noted) if noted != now => {",
+        to: "        Some(noted) if noted != now && now.size == u64::MAX => {",
     },
 ];
 

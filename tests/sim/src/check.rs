@@ -142,6 +142,11 @@ impl Checker {
         }
     }
 
+    /// Whether a hydrator has said that the cycle of this manifest is verified.
+    pub fn has_judged(&self, manifest: Digest) -> bool {
+        self.0.lock().judged.contains(&manifest)
+    }
+
     /// The hydrator says that a cycle is verified: the medium must be what the model says.
     pub fn verified(&self, cycle: CycleNo, manifest: Digest) {
         self.note(&format!("verified {}", cycle.0));

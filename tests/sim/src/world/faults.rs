@@ -39,9 +39,11 @@ impl World {
     }
 
     /// True while no hydrator is about to write and the one holds a fingerprint of the target. Who changes a target in the
-    /// very moment in which it is written is found by a scrub, not by the next cycle.
+    /// very moment in which it is written is found by a scrub, not by the next cycle. What is verified has been told: what befalls
+    /// the target between the proof and the telling is found by the next cycle, and the checker would look at it now.
     fn target_rests(&self) -> bool {
-        let rests = |l: &Ledger| l.state == State::Idle && l.fingerprint.is_some();
+        let told = |l: &Ledger| l.verified.is_none_or(|v| self.checker.has_judged(v.cycle.manifest));
+        let rests = |l: &Ledger| l.state == State::Idle && l.fingerprint.is_some() && told(l);
         let twin = self.twins_files.as_ref().and_then(ledger_of);
         ledger_of(&self.hydrator_files).as_ref().is_some_and(rests) && twin.as_ref().is_none_or(rests)
     }
