@@ -1,6 +1,7 @@
 //! What is small and called often, each by itself: bitmap, frame codec, tracker drain, throttle.
 //!
-//! `cargo bench -p sluice-bench`, with a name behind it for one of them. The drain needs root, as it reads a real tracker.
+//! `cargo bench -p sluice-bench`, with a name behind it for one of them. The drain needs root, as it reads a real
+//! tracker.
 #![allow(missing_docs)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

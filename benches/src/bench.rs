@@ -2,7 +2,7 @@
 
 use crate::measure::take_commands;
 use crate::report::Measured;
-use crate::{delta, initial, link, many, memory, rpo, stages, tracker};
+use crate::{delta, guest, initial, link, many, memory, rpo, stages, tracker};
 use anyhow::Result;
 use std::fmt;
 use std::path::PathBuf;
@@ -74,6 +74,8 @@ pub enum Bench {
     Delta,
     /// What tracking costs those who write.
     Tracker,
+    /// The same beside dm-era, in a guest.
+    DmEra,
     /// How old the newest verified data is while much is written.
     Rpo,
     /// How much of a long fat link is used.
@@ -86,12 +88,13 @@ pub enum Bench {
 
 impl Bench {
     /// All, in the order in which they are run.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InitialLocal,
         Self::Initial,
         Self::Stages,
         Self::Delta,
         Self::Tracker,
+        Self::DmEra,
         Self::Rpo,
         Self::Link,
         Self::Many,
@@ -105,6 +108,7 @@ impl Bench {
             Self::Stages => "stages",
             Self::Delta => "delta",
             Self::Tracker => "tracker",
+            Self::DmEra => "dm-era",
             Self::Rpo => "rpo",
             Self::Link => "link",
             Self::Many => "many",
@@ -123,6 +127,7 @@ impl Bench {
             Self::Stages => stages::run(plan, &mut measured)?,
             Self::Delta => delta::run(plan, &mut measured)?,
             Self::Tracker => tracker::run(plan, &mut measured)?,
+            Self::DmEra => guest::run(plan, &mut measured)?,
             Self::Rpo => rpo::run(plan, &mut measured)?,
             Self::Link => link::run(plan, &mut measured)?,
             Self::Many => many::run(plan, &mut measured)?,

@@ -1,4 +1,5 @@
-//! Leaves the machine as it was found, however a run ends. Everything that a run makes lies in one folder, or hangs on it.
+//! Leaves the machine as it was found, however a run ends. Everything that a run makes lies in one folder, or hangs on
+//! it.
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};

@@ -18,8 +18,10 @@ use tempfile::TempDir;
 pub const PIECE: usize = 4096;
 /// What is written in one go where much is.
 pub const LARGE: usize = 256 << 10;
-/// Real files, one tree after the other until the disk is full: this Debian, then what developers have.
-const TREES: [&str; 6] = ["/usr", "/opt", "/var/lib", "/root/.rustup", "/root/.cargo/registry", "/home"];
+/// Real files, one tree after the other until the disk is full: this Debian, then what its users have.
+const TREES: [&str; 3] = ["/usr", "/opt", "/var/lib"];
+/// The same, below the home folder of whoever runs this: Rust's own files and others' sources.
+const HOME_TREES: [&str; 2] = [".rustup", ".cargo/registry"];
 
 /// A disk in a folder of the bench's own, with room for targets beside it.
 #[derive(Debug)]
@@ -33,12 +35,35 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An ext4 of the plan's size, filled with real files but for a tenth, as disks in use are.
+    /// An ext4 of the plan's size, filled with real files but for a seventh, as disks in use are. The files are
+    /// gathered once in a run; further disks are copies.
     pub fn with_debian(plan: &Plan) -> Result<Self> {
-        let mut disk = Self::empty(plan, plan.disk_bytes)?;
-        let mount = Mount::format(disk.path(), FileSystem::Ext4);
+        let kept = plan.folder.join("debian.img");
+        let told = plan.folder.join("debian.txt");
+        if !kept.exists() {
+            let mut disk = Self::empty(plan, plan.disk_bytes)?;
+            disk.gather(plan)?;
+            quiet(command("cp", &["--sparse=always", text(disk.backing()), text(&kept)]))?;
+            std::fs::write(&told, &disk.holds)?;
+            return Ok(disk);
+        }
+        let folder = tempfile::Builder::new().prefix("disk-").tempdir_in(&plan.folder)?;
+        let backing = folder.path().join("disk.img");
+        quiet(command("cp", &["--sparse=always", text(&kept), text(&backing)]))?;
+        quiet(command("sync", &["-d", text(&backing)]))?;
+        let device = Loop::over(&backing, 512);
+        Ok(Self { _pins: Pins::of(folder.path()), device, folder, holds: std::fs::read_to_string(told)? })
+    }
+
+    /// Makes a file system and fills it.
+    fn gather(&mut self, plan: &Plan) -> Result<()> {
+        let mount = Mount::format(self.path(), FileSystem::Ext4);
         let room = (plan.disk_bytes / 100 * 86).to_string();
-        let trees = TREES.iter().filter(|tree| Path::new(tree).is_dir()).map(|tree| &tree[1..]);
+        let home = std::env::var("HOME").unwrap_or_default();
+        let trees = TREES.iter().map(|tree| (*tree).to_owned());
+        let trees = trees.chain(HOME_TREES.iter().map(|tree| format!("{home}/{tree}")));
+        let trees: Vec<String> = trees.filter(|tree| Path::new(tree).is_dir()).collect();
+        let trees = trees.iter().map(|tree| tree.trim_start_matches('/'));
         // The last file is cut off where the disk is full.
         let script = "room=$0 to=$1; shift; tar --create --file=- --directory=/ \"$@\" 2>/dev/null \
                       | head --bytes=\"$room\" | tar --extract --file=- --directory=\"$to\" 2>/dev/null; true";
@@ -50,16 +75,15 @@ impl Disk {
         let found = std::fs::read_dir(mount.path())?.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
         let found: Vec<_> =
             found.iter().map(|name| name.to_string_lossy()).filter(|name| name != "lost+found").collect();
-        disk.holds = format!(
+        self.holds = format!(
             "a disk of {} MiB, an ext4 with {} MiB of this machine's files (from {})",
             plan.disk_bytes >> 20,
             used >> 20,
             found.join(", ")
         );
         mount.unmount();
-        quiet(command("blockdev", &["--flushbufs", text(disk.path())]))?;
-        quiet(command("sync", &["-d", text(disk.device.backing())]))?;
-        Ok(disk)
+        quiet(command("blockdev", &["--flushbufs", text(self.path())]))?;
+        quiet(command("sync", &["-d", text(self.backing())]))
     }
 
     /// A disk of bytes that no compressor finds anything in.
@@ -93,7 +117,8 @@ impl Disk {
         self.folder.path().join(name)
     }
 
-    /// Lets its driver read the file past the page cache, which zeros of a large sparse file would only push others out of.
+    /// Lets its driver read the file past the page cache, which zeros of a large sparse file would only push others out
+    /// of.
     pub fn past_the_cache(&self) {
         must("losetup", &["--direct-io=on", text(self.path())]);
     }
@@ -145,7 +170,7 @@ pub struct Slice(PathBuf);
 impl Slice {
     /// `count` parts of the same size, whole MiB, which together are the disk but for its end.
     pub fn all(disk: &Disk, bytes: u64, count: u64) -> Result<Vec<Self>> {
-        let each = bytes / count & !0xf_ffff;
+        let each = (bytes / count) & !0xf_ffff;
         ensure!(each > 0, "{bytes} bytes can't be cut into {count} disks");
         let size = format!("--sizelimit={each}");
         let slice = |number: u64| {

@@ -86,8 +86,8 @@ fn flushed(mut cost: Cost, target: &Path) -> Result<Cost> {
     Ok(cost)
 }
 
-/// Three processes over TLS with zstd and AES-256-GCM to a fixed VHD that is read back; `qemu-img` to a compressed qcow2;
-/// `restic` to a repository, which compresses and encrypts too. All are on the disk at their ends.
+/// Three processes over TLS with zstd and AES-256-GCM to a fixed VHD that is read back; `qemu-img` to a compressed
+/// qcow2; `restic` to a repository, which compresses and encrypts too. All are on the disk at their ends.
 pub fn processes(plan: &Plan, measured: &mut Measured) -> Result<()> {
     let disk = Disk::with_debian(plan)?;
     measured.note(&disk.holds);

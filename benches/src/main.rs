@@ -1,8 +1,8 @@
 //! Sluice and its peers on the same disks in the same run: how fast, and what it costs.
 //!
-//! Every bench runs its contenders in turn, round after round, and reports medians and the median of the rounds' ratios:
-//! what else the machine does then falls on all of them. What is promised stands in `SPECIFICATION.md`, what was measured
-//! in `RESULTS.md`.
+//! Every bench runs its contenders in turn, round after round, and reports medians and the median of the rounds'
+//! ratios: what else the machine does then falls on all of them. What is promised stands in `SPECIFICATION.md`, what
+//! was measured in `RESULTS.md`.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -10,6 +10,7 @@ mod churn;
 mod cleanup;
 mod delta;
 mod disk;
+mod guest;
 mod initial;
 mod link;
 mod machine;
@@ -61,7 +62,8 @@ struct Args {
     /// The sizes of the large sparse disks of `delta`, in GiB; `memory` takes the largest.
     #[arg(long, value_name = "GIB", value_delimiter = ',', default_values_t = [64, 1024])]
     sparse: Vec<u64>,
-    /// How long what is measured over time takes [default: a run of `tracker` 3, of `link` 45, `rpo` 300, `memory` 3600].
+    /// How long what is measured over time takes [default: a run of `tracker` 3, of `link` 45, `rpo` 300, `memory`
+    /// 3600].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
     /// What `rpo` writes, in MB/s.
@@ -140,8 +142,8 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Gets all that is needed, and starts again in its own place with an environment that says where it lies: which a process
-/// can't safely change for itself.
+/// Gets all that is needed, and starts again in its own place with an environment that says where it lies: which a
+/// process can't safely change for itself.
 fn prepare(parent: &Path) -> Result<()> {
     peers::install()?;
     let program = sluice_test_support::program::sluice();

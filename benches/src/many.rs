@@ -33,7 +33,7 @@ pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
 fn at_once(plan: &Plan, measured: &mut Measured) -> Result<()> {
     let disk = Disk::with_debian(plan)?;
     let count = if plan.tiny { DISKS_TINY } else { DISKS };
-    let each = plan.disk_bytes / count >> 20;
+    let each = (plan.disk_bytes / count) >> 20;
     measured.note(format!("{}; many disks: {count}, which are its parts, of {each} MiB each", disk.holds));
     for round in 0..plan.rounds(5) {
         let mut walls = [0.0; 2];
@@ -67,8 +67,8 @@ fn initial(plan: &Plan, sources: &[&Path], who: &str, measured: &mut Measured) -
     Ok(wall)
 }
 
-/// One small disk is in step and gets deltas; then a large one is added, and while its first copy runs the small one gets
-/// more of them; then again without, in case the machine's speed has changed meanwhile.
+/// One small disk is in step and gets deltas; then a large one is added, and while its first copy runs the small one
+/// gets more of them; then again without, in case the machine's speed has changed meanwhile.
 fn beside(plan: &Plan, measured: &mut Measured) -> Result<()> {
     let small_bytes = (plan.disk_bytes / SMALL_PART).max(32 << 20) & !0xf_ffff;
     let pieces = small_bytes / 100 / PIECE as u64;

@@ -67,7 +67,8 @@ pub fn quiet(mut command: Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command that must succeed; what it cost, and what it printed. One at a time: CPU time is that of all children.
+/// Runs a command that must succeed; what it cost, and what it printed. One at a time: CPU time is that of all
+/// children.
 pub fn run(mut command: Command) -> Result<(Cost, String)> {
     let what = words(&command);
     note_command(&what);

@@ -1,5 +1,5 @@
-//! How much memory each process takes on a disk of 1 TiB, how much the kernel takes for the tracker, and whether any of it
-//! grows.
+//! How much memory each process takes on a disk of 1 TiB, how much the kernel takes for the tracker, and whether any of
+//! it grows.
 
 use crate::bench::Plan;
 use crate::churn::Churn;

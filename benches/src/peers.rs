@@ -34,7 +34,8 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
-/// blocksync-fast, which Debian does not have: `$SLUICE_BLOCKSYNC_FAST`, else on the path. `None` where it was not built.
+/// blocksync-fast, which Debian does not have: `$SLUICE_BLOCKSYNC_FAST`, else on the path. `None` where it was not
+/// built.
 pub fn blocksync_fast() -> Option<PathBuf> {
     match std::env::var_os("SLUICE_BLOCKSYNC_FAST").filter(|path| !path.is_empty()) {
         Some(path) => Some(PathBuf::from(path)),

@@ -1,8 +1,9 @@
 //! A long fat link of the bench's own: a TCP proxy that passes bytes on late, and no faster than its rate.
 //!
-//! Each way has one bottleneck for all connections: a rate, a delay, and a queue as long as what is on its way in a round
-//! trip. A connection whose bytes find no room in the queue is not read from, so that its sender feels it as he would feel
-//! a full window. TCP's own search for the rate is left out: windows that are too small are a matter of the kernel's.
+//! Each way has one bottleneck for all connections: a rate, a delay, and a queue as long as what is on its way in a
+//! round trip. A connection whose bytes find no room in the queue is not read from, so that its sender feels it as he
+//! would feel a full window. TCP's own search for the rate is left out: windows that are too small are a matter of the
+//! kernel's.
 
 use anyhow::Result;
 use std::net::SocketAddr;
@@ -147,8 +148,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
-    /// Bytes arrive whole, and through a link that would take longer than a test for them they don't come sooner than its
-    /// rate and its delay allow.
+    /// Bytes arrive whole, and through a link that would take longer than a test for them they don't come sooner than
+    /// its rate and its delay allow.
     #[test]
     fn a_link_keeps_its_rate_and_its_delay() {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");

@@ -1,8 +1,8 @@
 //! Writes what was measured into `RESULTS.md`, and draws it: nobody copies numbers by hand.
 //!
-//! The text around them is written by people. What lies between `<!-- NAME -->` and `<!-- end -->` is made from the reports
-//! in `benches/results/`, the newest of each bench: for NAME `promises` all that was promised and what it came to, for the
-//! name of a bench its table, for `runs` where, when and how it was measured.
+//! The text around them is written by people. What lies between `<!-- NAME -->` and `<!-- end -->` is made from the
+//! reports in `benches/results/`, the newest of each bench: for NAME `promises` all that was promised and what it came
+//! to, for the name of a bench its table, for `runs` where, when and how it was measured.
 
 use crate::plot;
 use crate::report::{Measured, Report, Row, number};

@@ -95,8 +95,8 @@ pub fn bound(disk: &Disk, plan: &Plan, ours: Cost, measured: &mut Measured) -> R
     Ok(())
 }
 
-/// CPU seconds by stage, and bytes of the sealed segments, of one pass over some blocks. Where `parts` is asked for, parts
-/// of stages are measured too.
+/// CPU seconds by stage, and bytes of the sealed segments, of one pass over some blocks. Where `parts` is asked for,
+/// parts of stages are measured too.
 fn pass(disk: &Disk, bytes: u64, blocks: Range<u64>, parts: bool) -> Result<(BTreeMap<&'static str, f64>, u64)> {
     let source = DirectFile::open(disk.path())?;
     let name = |suffix: &str| disk.beside(&format!("stages-{}{suffix}", blocks.start));

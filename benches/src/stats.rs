@@ -17,8 +17,8 @@ pub fn percentile(values: &[f64], part: f64) -> f64 {
     sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
-/// Bounds between which the median of what was sampled lies with a confidence of at least 95 %, whatever its distribution
-/// (by the sign test); the extremes where there are too few values for that.
+/// Bounds between which the median of what was sampled lies with a confidence of at least 95 %, whatever its
+/// distribution (by the sign test); the extremes where there are too few values for that.
 pub fn median_interval(values: &[f64]) -> (f64, f64) {
     let sorted = sorted(values);
     let count = sorted.len();

@@ -121,8 +121,8 @@ impl Three {
         newest.is_none_or(|cycle| cycle.kind == CycleKind::Initial && !cycle.state.is_end())
     }
 
-    /// Orders a cycle of a disk in step and waits for its verdict: how long that took from the order on, in seconds, and
-    /// the cycle.
+    /// Orders a cycle of a disk in step and waits for its verdict: how long that took from the order on, in seconds,
+    /// and the cycle.
     pub fn cycle_on_order(&mut self, disk: DiskId) -> Result<(f64, CycleView)> {
         let last = self.newest(disk)?.cycle.0;
         let before = now_ms();

@@ -1,7 +1,7 @@
 //! What tracking costs those who write: random writes of 4 KiB with tracking on and off in turn.
 //!
-//! The difference is smaller than what the machine's speed changes by from one second to the next. So runs are short and
-//! many, who comes first changes from round to round, and what is judged is the median of the rounds' ratios.
+//! The difference is smaller than what the machine's speed changes by from one second to the next. So runs are short
+//! and many, who comes first changes from round to round, and what is judged is the median of the rounds' ratios.
 
 use crate::bench::Plan;
 use crate::cleanup::{note_zram, pins_of_run};
@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 const BYTES_MAX: u64 = 1 << 30;
 /// Rounds, each with and without tracking.
 const ROUNDS: u32 = 21;
-/// What tracking may add to a write, in nanoseconds, and what part of the IOPS must be left.
+/// What tracking may add to a write, in nanoseconds.
 const ADDED_MAX: f64 = 500.0;
-const LEFT_MIN: f64 = 0.98;
+/// What part of the IOPS must be left.
+pub const LEFT_MIN: f64 = 0.98;
 
 /// Runs it.
 pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
@@ -92,33 +93,35 @@ fn device(name: &str, path: &Path, plan: &Plan, measured: &mut Measured) -> Resu
     Ok(())
 }
 
-struct Fio {
-    iops: f64,
+/// What fio tells of a run.
+pub struct Fio {
+    /// Writes a second.
+    pub iops: f64,
     latency_ns: f64,
 }
 
 fn fio(device: &Path, depth: u32, seconds: u64, pattern: &str, block: &str) -> Result<Fio> {
-    let arguments = [
-        "--name=bench".to_owned(),
+    let arguments = fio_arguments(device, depth, seconds, pattern, block);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    parse_fio(&run_command(command("fio", &arguments))?.1)
+}
+
+/// What fio is called with, for writes at a depth past the page cache.
+pub fn fio_arguments(device: &Path, depth: u32, seconds: u64, pattern: &str, block: &str) -> Vec<String> {
+    let told = [
         format!("--filename={}", text(device)),
         format!("--rw={pattern}"),
         format!("--bs={block}"),
         format!("--iodepth={depth}"),
         format!("--runtime={seconds}"),
-        "--time_based".to_owned(),
-        "--ioengine=libaio".to_owned(),
-        "--direct=1".to_owned(),
-        "--randrepeat=1".to_owned(),
-        "--norandommap".to_owned(),
-        "--refill_buffers=0".to_owned(),
-        "--output-format=json".to_owned(),
     ];
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (_, printed) = run_command(command("fio", &arguments))?;
-    parse(&printed)
+    let common = "--name=bench --time_based --ioengine=libaio --direct=1 --norandommap --refill_buffers=0";
+    let common = common.split(' ').chain(["--output-format=json"]).map(str::to_owned);
+    common.chain(told).collect()
 }
 
-fn parse(printed: &str) -> Result<Fio> {
+/// What fio printed as JSON.
+pub fn parse_fio(printed: &str) -> Result<Fio> {
     let json: serde_json::Value = serde_json::from_str(printed).context("what fio printed")?;
     let write = &json["jobs"][0]["write"];
     let number = |value: &serde_json::Value| value.as_f64().context("fio told no result");
