@@ -18,6 +18,7 @@ fn in_the_middle(scene: &Scene, target: &Path) -> Child {
     // Behind a head of 16 bytes the ledger is JSON; only what is applied has a fold.
     while !std::fs::read(&ledger).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("\"fold\"")) {
         assert!(Instant::now() < end, "no segment was applied");
+        // sleep: another process writes the file.
         std::thread::sleep(Duration::from_millis(5));
     }
     child
