@@ -7,10 +7,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What somebody does when an object is read, which is named.
+type Deed = Box<dyn Fn(&str) + Send + Sync>;
+
 pub(crate) struct Remote {
     inner: Arc<MemoryStore>,
     gets: AtomicU64,
-    at_get: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    at_get: Option<Deed>,
 }
 
 impl Remote {
