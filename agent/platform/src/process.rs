@@ -3,19 +3,14 @@
 /// Heaps that threads share. glibc makes eight a processor otherwise, and each keeps what was once freed in it: a program that
 /// moves megabytes over many short-lived threads would hold several times what it uses.
 const ARENAS: libc::c_int = 2;
-/// Larger pieces are given back to the kernel when they are freed: segments, of which there are only a few at a time. glibc
-/// would raise this limit by itself with the first of them, and then keep them in heaps full of holes.
-const KEPT_BYTES_MAX: libc::c_int = 2 << 20;
 /// As `nice 5`: a third of the weight of what runs beside it, where there is not enough for both.
 const NICENESS: libc::c_int = 5;
 
 /// Keeps the memory that is held for later small. To be called first in `main`, before there are threads.
 pub fn keep_small() {
-    for (setting, value) in [(libc::M_ARENA_MAX, ARENAS), (libc::M_MMAP_THRESHOLD, KEPT_BYTES_MAX)] {
-        // SAFETY: mallopt takes two numbers and touches the allocator's own settings only; there is no other thread yet.
-        // Where it refuses, nothing but memory is lost.
-        let _ = unsafe { libc::mallopt(setting, value) };
-    }
+    // SAFETY: mallopt takes two numbers and touches the allocator's own settings only; there is no other thread yet. Where
+    // it refuses, nothing but memory is lost.
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
 }
 
 /// Lets the machine's own work go first. For the agent, which is a guest on the machine that it protects. To be called in
