@@ -5,7 +5,7 @@
 
 use crate::apply::Stop;
 use bytes::Bytes;
-use sluice_cache_store::{CacheStore, StoreErrorKind};
+use sluice_cache_store::{CacheStore, StoreError, StoreErrorKind};
 use sluice_proto::Digest;
 use sluice_proto::cycle::FailReason;
 use std::sync::Arc;
@@ -26,13 +26,32 @@ impl Spool {
 
     /// The object, from wherever it is nearest. A local copy counts only where it has the right hash.
     pub(crate) async fn get(&self, key: &str, len_max: u64, hash: Digest, wrong: FailReason) -> Result<Bytes, Stop> {
+        self.read(key, len_max, hash).await.map_err(|e| Stop::store(&e, wrong))
+    }
+
+    /// The same for an object that may be gone.
+    pub(crate) async fn find(
+        &self,
+        key: &str,
+        len_max: u64,
+        hash: Digest,
+        wrong: FailReason,
+    ) -> Result<Option<Bytes>, Stop> {
+        match self.read(key, len_max, hash).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Stop::store(&error, wrong)),
+        }
+    }
+
+    async fn read(&self, key: &str, len_max: u64, hash: Digest) -> Result<Bytes, StoreError> {
         if let Some(local) = &self.local
             && let Ok(bytes) = local.get(key, len_max).await
             && Digest::of(&bytes) == hash
         {
             return Ok(bytes);
         }
-        self.store.get(key, len_max).await.map_err(|e| Stop::store(&e, wrong))
+        self.store.get(key, len_max).await
     }
 
     /// Keeps a copy of an object that was found right.

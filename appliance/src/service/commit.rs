@@ -62,11 +62,9 @@ impl Service {
         let claimed = ClaimedManifest::parse(&bytes).map_err(bad_bytes)?.manifest;
         inner.check_manifest(&state.record, state.open(cycle)?, &claimed)?;
         // The disk's lock is held over the put: a commit is the one thing that nothing may come in between. What the manifest
-        // names is made to last before it.
+        // names is made to last before it; also what lies where something was applied, as it may be of another attempt.
         let folder = cycle_folder(disk, generation, cycle);
-        let applied = state.open(cycle)?.record.applied;
-        let waiting = claimed.segments.iter().filter(|entry| entry.first >= applied);
-        let keys: Vec<String> = waiting.map(|entry| format!("{folder}/{}", entry.name())).collect();
+        let keys: Vec<String> = claimed.segments.iter().map(|entry| format!("{folder}/{}", entry.name())).collect();
         inner.ports.store.sync(&keys).await.map_err(store_failed)?;
         let len = bytes.len() as u64;
         let hash = inner.put_manifest(disk, generation, cycle, bytes, hash, &claimed).await?;

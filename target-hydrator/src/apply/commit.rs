@@ -191,13 +191,21 @@ impl Session {
             }
         }
         let mut behind: Option<Written> = None;
+        let applied_end = AppliedGroup::end(&groups);
         loop {
             let batch = next_batch(&mut jobs);
             let last = batch.is_empty();
             let bring = |job: &Arc<Job>| {
                 let (pipeline, job, here) = (cycle.pipeline.clone(), job.clone(), present.next().unwrap_or(false));
-                // What is here already may be gone from the store: the digest of the whole stream proves it.
-                async move { if here { Ok(None) } else { pipeline.check_and_write(job).await.map(Some) } }
+                // What is here already may be gone from the store: the digest of the whole stream proves it. So it does for a
+                // segment whose neighbour was sent again after a power cut, so that their group is not that of the manifest.
+                async move {
+                    match job.end() <= applied_end {
+                        _ if here => Ok(None),
+                        true => pipeline.check_and_write_again(job).await,
+                        false => pipeline.check_and_write(job).await.map(Some),
+                    }
+                }
             };
             let brings: Vec<_> = batch.iter().map(bring).collect();
             let proven: Vec<_> = behind.iter().flat_map(|written| written.batch.clone()).collect();

@@ -93,6 +93,20 @@ impl Pipeline {
     pub async fn check_and_write(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
         let _room = self.budget.initial_segment().await;
         let bytes = self.fetch(&job).await?;
+        self.write_checked(job, bytes).await
+    }
+
+    /// The same for a segment in whose place one was applied before: this one, or that of another attempt. `None` where the
+    /// store no longer has it, as it lets go of what was applied.
+    pub async fn check_and_write_again(self: Arc<Self>, job: Arc<Job>) -> Result<Option<Vec<BlockCv>>, Stop> {
+        let _room = self.budget.initial_segment().await;
+        match self.spool.find(&self.key(&job), job.len.0, job.hash, FailReason::SegmentCorrupt).await? {
+            Some(bytes) => self.write_checked(job, bytes).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn write_checked(&self, job: Arc<Job>, bytes: Bytes) -> Result<Vec<BlockCv>, Stop> {
         let opened = self.open(&job, &bytes, KEEP_BYTES).await?;
         match opened.ops {
             Some(ops) => {

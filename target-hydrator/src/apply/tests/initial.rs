@@ -136,6 +136,33 @@ async fn what_was_applied_may_be_gone_from_the_store_also_after_a_restart() {
     }
 }
 
+/// After a power cut the agent, or the cache store, may have lost what it knew of a segment that was applied.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_is_sent_again_does_not_need_its_neighbours_to_be() {
+    let mut bench = Bench::new(SECTORS, 30);
+    let plan = bench.source.full();
+    let old = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
+    let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
+    work.stored = old.manifest.segments.iter().take(3).map(stored).collect();
+    assert_eq!(stream(&mut bench.session(&work).await, &work).await, 3);
+    bench.source.scribble(&[Extent::new(3000, 100)]);
+    let kept = old.manifest.segments.clone();
+    let mut new = bench
+        .source
+        .ship_with(CycleKind::Initial, 1, plan, None, |manifest| {
+            for position in [0, 2] {
+                manifest.segments[position] = kept[position].clone();
+            }
+        })
+        .await;
+    for position in [0, 2] {
+        bench.source.remove(&old, &kept[position].name()).await;
+    }
+    new.work.applied = BlockNo(kept.iter().take(3).map(|s| s.blocks).sum());
+    verified(&bench, &new).await;
+    assert_eq!(bench.target.contents(), bench.source.padded());
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_applied_and_then_changed_is_found_without_its_segments() {
     let mut bench = Bench::new(SECTORS, 27);
