@@ -3,10 +3,10 @@
 use crate::config::Config;
 use crate::http;
 use crate::repository::SqliteRepository;
-use crate::service::{Ports, Service};
+use crate::service::{Ports, Service, StartError};
 use crate::throttle::Throttle;
 use crate::tls::TlsServer;
-use sluice_cache_store::CacheStore;
+use sluice_cache_store::{CacheStore, StoreError};
 use sluice_platform::lock::StateLock;
 use sluice_platform::system::SystemClock;
 use std::error::Error;
@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 const DATABASE: &str = "appliance.db";
 /// Unfinished puts in a cache folder that are older than this are a crash's, not those of a hydrator at work.
 const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
+/// Between two tries to start while the cache store is away.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs the appliance until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<(), Box<dyn Error>> {
@@ -37,12 +39,16 @@ pub fn run(config: &Config) -> Result<(), Box<dyn Error>> {
 
 async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     let tls = TlsServer::open(&config.tls_files())?;
-    let store = open_store(config).await?;
+    let store = sluice_cache_store::open(&config.cache.url, &config.store_options())?;
     let repository = SqliteRepository::open(&config.state.join(DATABASE)).await?;
     let clock = Arc::new(SystemClock);
     let throttle = Throttle::new(config.limits()?, clock.clone());
     let ports = Ports { repository: Arc::new(repository.clone()), store, clock, throttle };
-    let service = Service::start(ports, config.settings()).await?;
+    let service = tokio::select! {
+        biased;
+        () = end_signal() => return Ok(repository.close().await),
+        started = start(&ports, config) => started?,
+    };
     let address = config.server.listen;
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|e| format!("can't listen on {address}: {e}; another program may use the port"))?;
@@ -56,19 +62,30 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn CacheStore>, Box<dyn Error>> {
-    let store = sluice_cache_store::open(&config.cache.url, &config.store_options())?;
-    // Swept before it is checked: leavings may be what fills it.
+/// Starts the service; as long as the cache store is away, again and again.
+async fn start(ports: &Ports, config: &Config) -> Result<Service, StartError> {
+    loop {
+        let started = match tidy_store(&*ports.store).await {
+            Ok(()) => Service::start(ports.clone(), config.settings()).await,
+            Err(error) => Err(error.into()),
+        };
+        match started {
+            Err(StartError::Store(error)) if error.is_retryable() => {
+                tracing::warn!(%error, "the appliance starts as soon as its cache store can be reached");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            started => return started,
+        }
+    }
+}
+
+/// Swept before it is checked: leavings may be what fills it.
+async fn tidy_store(store: &dyn CacheStore) -> Result<(), StoreError> {
     let swept = store.sweep_unfinished(UNFINISHED_AGE).await?;
     if swept > 0 {
         tracing::info!(count = swept, store = %store.describe(), "cache store: leavings of a crash were removed");
     }
-    match store.check().await {
-        // A full store must not keep the hydrators from emptying it.
-        Err(e) if e.kind() == sluice_cache_store::StoreErrorKind::Full => tracing::error!(error = %e, "cache store"),
-        result => result?,
-    }
-    Ok(store)
+    sluice_cache_store::check_at_start(store).await
 }
 
 /// As many open files as this process may have: each connection is one.

@@ -131,3 +131,28 @@ async fn azure_credentials_come_from_the_environment_and_wrong_ones_stop_the_sta
     assert!(error.contains("container sluice/appliance") && error.contains("check the credentials"), "{error}");
     assert!(!error.contains(&wrong[1].1), "{error}");
 }
+
+#[tokio::test]
+async fn an_appliance_waits_for_a_cache_store_that_is_away() {
+    let mut azurite = Azurite::start();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    init(dir, &["--cache", &format!("{}/appliance", azurite.url())]);
+    azurite.stop();
+    let config = dir.join("appliance.toml");
+    let mut command = program();
+    command.args(["run", "--config", text(&config)]).envs(azurite.environment());
+    let mut child = command.spawn().unwrap();
+    // It says what it waits for, and ends at once where it is told to.
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    let waits =
+        errors.find(|line| line.as_ref().is_ok_and(|line| line.contains("as soon as its cache store"))).unwrap();
+    assert!(waits.unwrap().contains("unavailable"));
+    assert_eq!(child.try_wait().unwrap(), None);
+    azurite.start_again();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening on "), "{line:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

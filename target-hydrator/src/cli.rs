@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::driver::Hydrator;
 use crate::{init, keys};
 use clap::{Parser, Subcommand};
-use sluice_cache_store::StoreErrorKind;
 use sluice_client::{ClientFiles, ClientOptions, HttpsClient, HydratorApi};
 use sluice_platform::system::{OsEntropy, SystemClock};
 use std::error::Error;
@@ -107,13 +106,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let api = connect(config)?;
-        // Whoever empties the store must not wait for room in it, nor end because it is away just now.
-        match environment.store.check().await {
-            Err(e) if matches!(e.kind(), StoreErrorKind::Full | StoreErrorKind::Unavailable) => {
-                tracing::warn!(error = %e, "cache store: not to be had for now; going on");
-            }
-            result => result?,
-        }
+        sluice_cache_store::check_at_start(&*environment.store).await?;
         let (stop, stopped) = watch::channel(false);
         let hydrator = tokio::spawn(Hydrator::new(environment, api).run(stopped));
         end_signal().await?;

@@ -89,6 +89,21 @@ pub trait CacheStore: Send + Sync {
     fn describe(&self) -> String;
 }
 
+/// Checks the store at the start of a process. One that is full or away is said so and is no error: whoever empties a full
+/// store must not wait for room in it, and one that is away comes back.
+///
+/// # Errors
+/// What only a person can mend: credentials, settings, a store that gives back other bytes.
+pub async fn check_at_start(store: &dyn CacheStore) -> Result<(), StoreError> {
+    match store.check().await {
+        Err(error) if matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Unavailable) => {
+            tracing::warn!(%error, "not to be had for now; going on");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
 /// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
