@@ -13,6 +13,13 @@ use tempfile::TempDir;
 /// Lines of each log that are shown after a failure.
 const LOG_LINES: usize = 12;
 
+/// The beginning of the folder's name; the process id follows.
+const PREFIX: &str = "sluice-demo-";
+/// The disk's file in the folder.
+const IMAGE: &str = "disk.img";
+/// Where the disk is mounted in the folder.
+const MOUNT: &str = "mounted";
+
 /// What the writers write to.
 #[derive(Clone, Debug)]
 pub enum Playground {
@@ -40,9 +47,11 @@ impl Stage {
     /// Makes folder and disk.
     pub fn set(args: &Args) -> Result<Self, Refusal> {
         let failed = |e: std::io::Error| Refusal::at("the demo's folder can't be made", e);
-        let folder = tempfile::Builder::new().prefix("sluice-demo-").tempdir().map_err(failed)?;
+        sweep(&std::env::temp_dir());
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(failed)?;
         check_room(folder.path(), args.size)?;
-        let image = folder.path().join("disk.img");
+        let image = folder.path().join(IMAGE);
         File::create_new(&image).and_then(|file| file.set_len(args.size)).map_err(failed)?;
         let disk = Disk::File { why: String::new() };
         let mut stage = Self { folder, keep: args.keep, image, disk, down: false };
@@ -59,7 +68,7 @@ impl Stage {
         let device = PathBuf::from(command("losetup", &["--find", "--show"], &self.image)?);
         self.disk = Disk::Loop { device: device.clone(), mount: None };
         command("mkfs.ext4", &["-q", "-F"], &device)?;
-        let mount = self.folder.path().join("mounted");
+        let mount = self.folder.path().join(MOUNT);
         fs::create_dir(&mount).map_err(|e| e.to_string())?;
         nix::mount::mount(Some(&device), &mount, Some("ext4"), nix::mount::MsFlags::empty(), None::<&str>)
             .map_err(|e| format!("{} can't be mounted: {e}", device.display()))?;
@@ -98,8 +107,7 @@ impl Stage {
 
     /// Where trackers are pinned: apart from those of a real agent.
     pub fn pins(&self) -> PathBuf {
-        let name = self.folder.path().file_name().unwrap_or_default();
-        ebpf::default_folder().with_file_name(name)
+        pins_of(self.folder.path())
     }
 
     /// The hydrator's folder of targets.
@@ -167,6 +175,32 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.take_down();
+    }
+}
+
+fn pins_of(folder: &Path) -> PathBuf {
+    ebpf::default_folder().with_file_name(folder.file_name().unwrap_or_default())
+}
+
+/// Takes down what a demo left standing that was killed: its tracking would go on for ever, and its disk hold its room. A
+/// folder that somebody kept has nothing standing on it and stays.
+fn sweep(parent: &Path) {
+    for folder in fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_none_or(|process| Path::new("/proc").join(process.to_string()).exists()) {
+            continue;
+        }
+        let unmounted = nix::mount::umount2(&folder.join(MOUNT), nix::mount::MntFlags::MNT_DETACH).is_ok();
+        let devices = command("losetup", &["--noheadings", "--output", "NAME", "--associated"], &folder.join(IMAGE));
+        let devices = devices.unwrap_or_default();
+        let detached = devices.lines().filter(|device| command("losetup", &["--detach"], Path::new(device)).is_ok());
+        let detached = detached.count() > 0;
+        let untracked = fs::remove_dir_all(pins_of(&folder)).is_ok();
+        if unmounted || detached || untracked {
+            drop(fs::remove_dir_all(&folder));
+            say(format!("an earlier demo was killed; what it left in {} was removed", folder.display()));
+        }
     }
 }
 

@@ -55,3 +55,36 @@ fn an_interrupted_demo_leaves_nothing() {
     let pins = std::path::Path::new("/sys/fs/bpf").join(std::path::Path::new(&made).file_name().expect("a name"));
     assert!(!pins.exists(), "{} is left", pins.display());
 }
+
+#[test]
+fn what_a_killed_demo_left_goes_with_the_next_one() {
+    use std::io::{BufRead, BufReader};
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("what_a_killed_demo_left_goes_with_the_next_one: skipped, only root tracks a disk");
+        return;
+    }
+    let folder = folder();
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    killed.args(["demo", "--size", "128M", "--rounds", "1000"]).env("TMPDIR", folder.path());
+    let mut killed =
+        killed.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(killed.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    lines.find(|line| line.starts_with("cycle 1")).expect("a cycle");
+    let left =
+        std::fs::read_dir(folder.path()).expect("the folder").flatten().map(|e| e.path()).next().expect("a demo");
+    let pins = std::path::Path::new("/sys/fs/bpf").join(left.file_name().expect("a name"));
+    killed.kill().expect("it runs");
+    killed.wait().expect("it ends");
+    // Its parts end with it, but nobody takes its disk down.
+    lines.for_each(drop);
+    assert!(left.exists() && pins.exists());
+
+    let (code, stdout, stderr) = demo(folder.path(), &[]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stderr.contains(&format!("what it left in {} was removed", left.display())), "{stderr}");
+    assert!(!left.exists() && !pins.exists());
+    let left = left.display().to_string();
+    assert!(!std::fs::read_to_string("/proc/mounts").expect("the mounts").contains(&left));
+    let devices = Command::new("losetup").arg("--list").output().expect("losetup").stdout;
+    assert!(!String::from_utf8_lossy(&devices).contains(&left));
+}
