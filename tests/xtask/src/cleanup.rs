@@ -1,6 +1,6 @@
 //! Leaves the machine as it was found: a test run has one folder, and only what hangs on that folder is touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,8 +37,10 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // An agent that works on this machine keeps its own pins: only new ones are the tests'.
-        for pin in pins().difference(&self.pins_before) {
+        // An agent that works on this machine keeps its own pins: only new ones are the tests', and only where no other run
+        // may have made them.
+        let new = if others_run() { BTreeSet::new() } else { &pins() - &self.pins_before };
+        for pin in &new {
             let removed = if pin.is_dir() { fs::remove_dir_all(pin) } else { fs::remove_file(pin) };
             eprintln!("left behind and removed: {} {}", pin.display(), outcome(removed.is_ok()));
         }
@@ -50,14 +52,25 @@ impl Drop for RunDir {
 
 /// Removes what runs left behind whose process is gone.
 pub fn leftovers() -> Result<()> {
-    for entry in fs::read_dir(PARENT)?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix(PREFIX) else { continue };
-        if !Path::new("/proc").join(pid).exists() {
-            scrub(&entry.path())?;
-        }
-    }
-    Ok(())
+    let runs = runs()?.into_iter();
+    runs.filter(|(pid, _)| !is_alive(pid)).try_for_each(|(_, folder)| scrub(&folder))
+}
+
+/// True while another run than this process's is under way.
+fn others_run() -> bool {
+    let own = std::process::id().to_string();
+    runs().is_ok_and(|runs| runs.keys().any(|pid| *pid != own && is_alive(pid)))
+}
+
+/// The folders of runs, by process id.
+fn runs() -> Result<BTreeMap<String, PathBuf>> {
+    let entries = fs::read_dir(PARENT)?.flatten();
+    let run = |entry: fs::DirEntry| Some((entry.file_name().to_str()?.strip_prefix(PREFIX)?.to_owned(), entry.path()));
+    Ok(entries.filter_map(run).collect())
+}
+
+fn is_alive(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
 }
 
 fn pins() -> BTreeSet<PathBuf> {
