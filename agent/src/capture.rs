@@ -4,8 +4,8 @@
 //! stages is bounded by the pool of block buffers and by the number of segments under way. Blocks leave the encoders in
 //! order, so segments are cut in order; they may be stored in any order.
 //!
-//! Memory of one disk at full speed, as counted from the defaults: 6 block buffers of 1 MiB; 7 encoded blocks of 1.2 MiB
-//! at most (2048 single sectors, each with its header, digest and seal); 5 segments of 4 to 5.2 MiB (four under way and
+//! Memory of one disk at full speed, as counted from the defaults: 6 block buffers of 1 MiB; 7 encoded blocks of 1.04 MiB
+//! at most (2048 single sectors, each with its entry in the table of runs); 5 segments of 4 to 5.1 MiB (four under way and
 //! one that waits); 6 contexts of zstd below 0.5 MiB: some 40 MiB.
 
 mod cut;

@@ -92,7 +92,7 @@ fn frames(c: &mut Criterion) {
         let mut writer = SegmentWriter::new(&key, &header, BlockNo(0));
         writer.push(&encoder.encode(BlockNo(0), extents, &data, Vec::new()));
         let object = writer.finish();
-        let mut decoder = BlockDecoder::default();
+        let mut decoder = BlockDecoder::new(stream);
         group.bench_function(format!("decode {name}"), |b| b.iter(|| decode(&mut decoder, &key, disk, &object)));
     }
     group.finish();

@@ -6,8 +6,6 @@ use crate::units::{CycleNo, DiskId, Generation};
 
 /// Bytes in the header.
 pub const HEADER_BYTES: usize = 128;
-/// The version that this Sluice writes. Change log: 1, the first.
-pub const FORMAT_VERSION: u16 = 1;
 
 /// What an object is, by its magic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +26,15 @@ impl ObjectKind {
             Self::Segment => b"SLUICSEG",
             Self::Manifest => b"SLUICMAN",
             Self::Digests => b"SLUICDIG",
+        }
+    }
+
+    /// The version that this Sluice writes; it reads all up to it. Change log: 1, the first; segments 2, blocks in one
+    /// frame.
+    pub fn version(self) -> u16 {
+        match self {
+            Self::Segment => 2,
+            Self::Manifest | Self::Digests => 1,
         }
     }
 
@@ -79,7 +86,7 @@ impl Header {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend_from_slice(&self.kind.magic());
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.kind.version().to_le_bytes());
         out.extend_from_slice(&[self.suite.code(), 0]);
         out.extend_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
         out.extend_from_slice(&self.disk.0);
@@ -111,8 +118,9 @@ impl Header {
             return bad(FormatErrorKind::NotThis, what);
         }
         let version = c.u16()?;
-        if version > FORMAT_VERSION {
-            return bad(FormatErrorKind::Newer, format!("{what}: version {version}, this one reads {FORMAT_VERSION}"));
+        if version > kind.version() {
+            let own = kind.version();
+            return bad(FormatErrorKind::Newer, format!("{what}: version {version}, this one reads {own}"));
         }
         if version == 0 {
             return bad(FormatErrorKind::Impossible, format!("{what}: version 0"));

@@ -154,7 +154,13 @@ fn operators_messages() {
 }
 
 #[test]
-fn a_segment() {
+fn segments() {
+    // Version 1 has a frame for each extent, version 2 one for the block.
+    a_segment("v1-segment.seg", 2);
+    a_segment("v2-segment.seg", 1);
+}
+
+fn a_segment(name: &str, frames: u64) {
     let data: Vec<u8> = (0..4096u32).map(|i| (i / 3) as u8).collect();
     let extents = [Extent::new(120, 8), Extent::new(4000, 4)];
     let bytes = [&data[..], &[0; 2048]].concat();
@@ -166,8 +172,9 @@ fn a_segment() {
         writer.push(&block);
         writer.finish()
     };
-    let kept = sample("v1-segment.seg", fresh);
+    let kept = sample(name, fresh);
     let segment = Segment::parse(&kept).unwrap();
+    assert_eq!(segment.frames(), frames);
     let object_key = segment.key(&key());
     assert_eq!(segment.block_cvs(&object_key).unwrap()[0].0, *blake3::hash(&bytes).as_bytes());
     let mut seen = Vec::new();
@@ -175,7 +182,7 @@ fn a_segment() {
         seen.push((extent, data == FrameData::Zeros));
         Ok::<_, FormatError>(())
     };
-    BlockDecoder::default().decode(&segment, &object_key, 0, SECTORS, note).unwrap();
+    BlockDecoder::new(SectorCount(12)).decode(&segment, &object_key, 0, SECTORS, note).unwrap();
     assert_eq!(seen, [(Extent::new(120, 8), false), (Extent::new(4000, 4), true)]);
 }
 

@@ -42,7 +42,7 @@ impl Rig {
     fn shipped(&self) -> (SectorBitmap, Vec<u8>) {
         let (_, planned) = self.journal.plan().unwrap();
         let (mut image, mut sectors, mut next) = (vec![0xaa; self.disk.data().len()], SectorBitmap::new(), 0);
-        let mut decoder = BlockDecoder::default();
+        let mut decoder = BlockDecoder::new(planned.count());
         for stored in self.journal.stored().values() {
             assert_eq!(stored.first, next, "no gap and no overlap");
             let (_, bytes) = &self.api.inner.lock().segments[&segment_name(BlockNo(stored.first), &stored.salt.0)];

@@ -276,7 +276,7 @@ pub(crate) fn bytes_of(extent: sluice_proto::Extent) -> std::ops::Range<usize> {
 /// Writes the segments that `manifest` names to `target`; returns what was written.
 fn apply(manifest: &Manifest, segments: &BTreeMap<String, (StoredSegment, Bytes)>, target: &mut [u8]) -> SectorBitmap {
     let mut applied = SectorBitmap::new();
-    let mut decoder = BlockDecoder::default();
+    let mut decoder = BlockDecoder::new(manifest.plan.count());
     for entry in &manifest.segments {
         let (stored, bytes) = &segments[&entry.name()];
         assert_eq!((stored.first, stored.blocks, stored.hash), (entry.first, entry.blocks, entry.hash));

@@ -1,15 +1,15 @@
 //! Reading segments that may be hostile: nothing is believed before its seal, nothing allocated by what a length claims.
 
 use super::{
-    BLOCK_FRAMES_MAX, DIGEST_BYTES, FRAME_HEADER_BYTES, FrameHeader, FrameKind, INDEX_ENTRY_BYTES, SEGMENT_BLOCKS_MAX,
-    SEGMENT_BYTES_MAX, index_part,
+    BLOCK_FRAMES_MAX, DIGEST_BYTES, FRAME_HEADER_BYTES, FrameHeader, FrameKind, INDEX_ENTRY_BYTES, Run,
+    SEGMENT_BLOCKS_MAX, SEGMENT_BYTES_MAX, index_part,
 };
 use crate::cursor::Cursor;
 use crate::error::{FormatError, FormatErrorKind, bad};
 use crate::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use crate::keys::{DataKey, ObjectKey, Part};
-use crate::stream::BlockCv;
-use crate::units::{BLOCK_SECTORS, BlockNo, DISK_SECTORS_MAX, Extent, GRAIN_BYTES, GRAIN_SECTORS, Sector, SectorCount};
+use crate::stream::{BlockCv, BlockHasher, block_count};
+use crate::units::{BLOCK_SECTORS, BlockNo, DISK_SECTORS_MAX, Extent, GRAIN_SECTORS, Sector, SectorCount};
 
 /// Where a block's frames lie in the segment.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,8 @@ impl<'a> Segment<'a> {
         self.index.iter().map(|e| u64::from(e.frames)).sum()
     }
 
-    /// The extents that the frame headers name, for a reader without the key. Not yet proven by any seal.
+    /// The extents that the frame headers name, for a reader without the key: of a gathered frame where it begins and how
+    /// many sectors it has, as where they lie is sealed. Not yet proven by any seal.
     ///
     /// # Errors
     /// A frame header that no writer makes.
@@ -157,18 +158,33 @@ pub enum FrameData<'a> {
     Zeros,
 }
 
+/// A block that was opened and found right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// How many sectors it has.
+    pub sectors: SectorCount,
+    /// The chaining value of its plaintext. The segment's index names the same for a block that its writer made.
+    pub cv: BlockCv,
+}
+
 /// Opens blocks, one at a time; each worker thread has its own. Contexts and buffers are reused.
-#[derive(Default)]
 pub struct BlockDecoder {
+    stream: SectorCount,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     opened: Vec<u8>,
     plain: Vec<u8>,
+    runs: Vec<Run>,
 }
 
 impl BlockDecoder {
-    /// Opens and checks every frame of the block at `position` of `segment`, and hands each, in order, to `sink`.
+    /// A decoder for blocks of a cycle whose stream has `stream` sectors.
+    pub fn new(stream: SectorCount) -> Self {
+        Self { stream, zstd: None, opened: Vec::new(), plain: Vec::new(), runs: Vec::new() }
+    }
+
+    /// Opens and checks every frame of the block at `position` of `segment`, and hands what is in them, in order, to `sink`.
     ///
-    /// A frame reaches `sink` only after its seal and its BLAKE3 were found right. Extents ascend, do not overlap and
+    /// Nothing of a frame reaches `sink` before its seal and its BLAKE3 were found right. Extents ascend, do not overlap and
     /// stay within `disk`.
     ///
     /// # Errors
@@ -180,27 +196,115 @@ impl BlockDecoder {
         position: usize,
         disk: SectorCount,
         mut sink: impl FnMut(Extent, FrameData<'_>) -> Result<(), E>,
-    ) -> Result<SectorCount, E> {
+    ) -> Result<Decoded, E> {
         let (bytes, frames) = segment.block_bytes(position);
-        let block = segment.first().0 + position as u64;
+        let block = BlockNo(segment.first().0 + position as u64);
+        if block.0 >= block_count(self.stream) {
+            let text = format!("block {} of a stream of {} sectors", block.0, self.stream);
+            return Err(FormatError::new(FormatErrorKind::Impossible, text).into());
+        }
         let mut c = Cursor::new(bytes, "frame");
-        let (mut total, mut behind) = (0, Sector(0));
+        let mut place = Place { behind: Sector(0), total: 0, disk };
+        let mut hasher = BlockHasher::new(block, self.stream);
         for number in 0..frames {
             let header_bytes = c.bytes(FRAME_HEADER_BYTES)?;
             let header = FrameHeader::decode(header_bytes)?;
             let sealed = c.bytes(header.sealed_len as usize)?;
-            check_place(&header, number, behind, disk)?;
-            behind = header.extent.end();
-            total += header.extent.len.0;
-            if total > BLOCK_SECTORS {
-                return Err(FormatError::new(FormatErrorKind::Impossible, "block: more than 1 MiB").into());
+            if header.number != number {
+                let text = format!("frame {} in the place of frame {number}", header.number);
+                return Err(FormatError::new(FormatErrorKind::Misplaced, text).into());
             }
-            key.open(Part { block, frame: number }, header_bytes, sealed, &mut self.opened, "frame")?;
+            key.open(Part { block: block.0, frame: number }, header_bytes, sealed, &mut self.opened, "frame")?;
+            if header.kind.is_gathered() {
+                let cv = self.gathered(&header, frames, &mut place, hasher)?;
+                self.hand_out(&mut sink)?;
+                c.end()?;
+                return Ok(Decoded { sectors: SectorCount(place.total), cv });
+            }
+            place.take(header.extent, header.kind == FrameKind::Zero)?;
             let data = self.plaintext(&header)?;
+            match data {
+                FrameData::Bytes(bytes) => hasher.update(bytes),
+                FrameData::Zeros => hasher.update_zeros(header.extent.bytes().0),
+            }
             sink(header.extent, data)?;
         }
         c.end()?;
-        Ok(SectorCount(total))
+        Ok(Decoded { sectors: SectorCount(place.total), cv: hasher.finish() })
+    }
+
+    /// Reads a gathered frame whose payload is in `self.opened`; afterwards its runs are in `self.runs` and their data in
+    /// `self.plain`, both found right.
+    fn gathered(
+        &mut self,
+        header: &FrameHeader,
+        frames: u32,
+        place: &mut Place,
+        mut hasher: BlockHasher,
+    ) -> Result<BlockCv, FormatError> {
+        if frames != 1 {
+            return bad(FormatErrorKind::Impossible, "gathered frame: not alone in its block");
+        }
+        let mut c = Cursor::new(&self.opened, "gathered frame");
+        let check: [u8; DIGEST_BYTES] = c.array()?;
+        let (runs, body_len) = (c.u32()?, c.u32()? as usize);
+        if runs == 0 || runs > BLOCK_FRAMES_MAX {
+            return bad(FormatErrorKind::Impossible, format!("gathered frame: {runs} runs"));
+        }
+        self.runs.clear();
+        for _ in 0..runs {
+            let run = Run::decode(&mut c)?;
+            // Its length is bounded by a block's, whatever grains it crosses.
+            place.take(run.extent, true)?;
+            self.runs.push(run);
+        }
+        let first = self.runs.first().map(|run| run.extent.start);
+        if (first, place.total) != (Some(header.extent.start), header.extent.len.0) {
+            return bad(FormatErrorKind::Impossible, "gathered frame: other sectors than its header says");
+        }
+        let body = c.bytes(body_len)?;
+        c.end()?;
+        let len: u64 = self.runs.iter().filter(|run| !run.zeros).map(|run| run.extent.bytes().0).sum();
+        match header.kind {
+            FrameKind::Gathered => {
+                self.plain.clear();
+                self.plain.extend_from_slice(body);
+            }
+            _ => inflate(&mut self.zstd, body, &mut self.plain, len as usize)?,
+        }
+        if self.plain.len() as u64 != len {
+            return bad(FormatErrorKind::Impossible, "gathered frame: another length than its runs");
+        }
+        let mut rest = &self.plain[..];
+        for run in &self.runs {
+            let len = run.extent.bytes().0;
+            if run.zeros {
+                hasher.update_zeros(len);
+            } else {
+                let (bytes, tail) = rest.split_at(len as usize);
+                hasher.update(bytes);
+                rest = tail;
+            }
+        }
+        let cv = hasher.finish();
+        match cv.0 == check {
+            true => Ok(cv),
+            false => bad(FormatErrorKind::Forged, "frame: BLAKE3 of the plaintext"),
+        }
+    }
+
+    fn hand_out<E>(&self, sink: &mut impl FnMut(Extent, FrameData<'_>) -> Result<(), E>) -> Result<(), E> {
+        let mut rest = &self.plain[..];
+        for run in &self.runs {
+            if run.zeros {
+                sink(run.extent, FrameData::Zeros)?;
+            } else {
+                let (bytes, tail) = rest.split_at(run.extent.bytes().0 as usize);
+                rest = tail;
+                sink(run.extent, FrameData::Bytes(bytes))?;
+            }
+        }
+        Ok(())
     }
 
     /// The checked plaintext of the frame whose opened payload is in `self.opened`.
@@ -219,18 +323,8 @@ impl BlockDecoder {
         let plain = match header.kind {
             FrameKind::Stored => body,
             _ => {
-                // The room is what the extent holds, a grain at most, whatever the zstd frame claims.
-                self.plain.resize(GRAIN_BYTES as usize, 0);
-                if self.zstd.is_none() {
-                    self.zstd = zstd::bulk::Decompressor::new().ok();
-                }
-                let Some(zstd) = &mut self.zstd else {
-                    return bad(FormatErrorKind::Impossible, "zstd: no memory for a context");
-                };
-                match zstd.decompress_to_buffer(body, &mut self.plain[..len]) {
-                    Ok(n) => &self.plain[..n],
-                    Err(_) => return bad(FormatErrorKind::Forged, "frame: zstd can't read it"),
-                }
+                inflate(&mut self.zstd, body, &mut self.plain, len)?;
+                &self.plain
             }
         };
         if plain.len() != len {
@@ -243,21 +337,55 @@ impl BlockDecoder {
     }
 }
 
-/// A frame must come in its turn, stay on the disk, and, with a payload, within one grain.
-fn check_place(header: &FrameHeader, number: u32, behind: Sector, disk: SectorCount) -> Result<(), FormatError> {
-    let extent = header.extent;
-    if header.number != number {
-        return bad(FormatErrorKind::Misplaced, format!("frame {} in the place of frame {number}", header.number));
+/// Decompresses `body` into `plain`. The room is `len`, a block's bytes at most, whatever the zstd frame claims.
+fn inflate(
+    zstd: &mut Option<zstd::bulk::Decompressor<'static>>,
+    body: &[u8],
+    plain: &mut Vec<u8>,
+    len: usize,
+) -> Result<(), FormatError> {
+    if zstd.is_none() {
+        *zstd = zstd::bulk::Decompressor::new().ok();
     }
-    if extent.is_empty() || !extent.is_within(disk) {
-        return bad(FormatErrorKind::Impossible, format!("frame: {extent:?} of a disk of {disk} sectors"));
+    let Some(zstd) = zstd else {
+        return bad(FormatErrorKind::Impossible, "zstd: no memory for a context");
+    };
+    plain.resize(len, 0);
+    match zstd.decompress_to_buffer(body, &mut plain[..]) {
+        Ok(n) => {
+            plain.truncate(n);
+            Ok(())
+        }
+        Err(_) => bad(FormatErrorKind::Forged, "frame: zstd can't read it"),
     }
-    if extent.start < behind {
-        return bad(FormatErrorKind::Impossible, "frame: extents do not ascend");
+}
+
+/// Where a block's next sectors may be.
+struct Place {
+    behind: Sector,
+    /// The block's sectors so far.
+    total: u64,
+    disk: SectorCount,
+}
+
+impl Place {
+    /// Sectors must ascend, stay on the disk, be no more than a block's, and, but where `any_grains`, within one grain.
+    fn take(&mut self, extent: Extent, any_grains: bool) -> Result<(), FormatError> {
+        let disk = self.disk;
+        if extent.is_empty() || !extent.is_within(disk) {
+            return bad(FormatErrorKind::Impossible, format!("frame: {extent:?} of a disk of {disk} sectors"));
+        }
+        if extent.start < self.behind {
+            return bad(FormatErrorKind::Impossible, "frame: extents do not ascend");
+        }
+        if !any_grains && extent.start.grain() != (extent.end().0 - 1) / GRAIN_SECTORS {
+            return bad(FormatErrorKind::Impossible, "frame: data of more than one grain");
+        }
+        self.behind = extent.end();
+        self.total += extent.len.0;
+        match self.total > BLOCK_SECTORS {
+            true => bad(FormatErrorKind::Impossible, "block: more than 1 MiB"),
+            false => Ok(()),
+        }
     }
-    let one_grain = extent.start.grain() == (extent.end().0 - 1) / GRAIN_SECTORS;
-    if header.kind != FrameKind::Zero && !one_grain {
-        return bad(FormatErrorKind::Impossible, "frame: data of more than one grain");
-    }
-    Ok(())
 }

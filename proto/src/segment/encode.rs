@@ -1,8 +1,8 @@
 //! Making segments: blocks are encoded side by side on several cores, then laid one behind the other.
 
 use super::{
-    DIGEST_BYTES, FRAME_HEADER_BYTES, FrameHeader, FrameKind, INDEX_ENTRY_BYTES, SEGMENT_BLOCKS_MAX,
-    SEGMENT_BYTES_TARGET, index_part, segment_name,
+    DIGEST_BYTES, FRAME_HEADER_BYTES, FrameHeader, FrameKind, GATHERED_HEAD_BYTES, INDEX_ENTRY_BYTES, Run,
+    SEGMENT_BLOCKS_MAX, SEGMENT_BYTES_TARGET, index_part, segment_name,
 };
 use crate::header::{HEADER_BYTES, Header, Suite};
 use crate::keys::{DataKey, ObjectKey, Part};
@@ -28,6 +28,9 @@ pub struct BlockEncoder {
     key: Arc<ObjectKey>,
     stream: SectorCount,
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    runs: Vec<Run>,
+    /// Data that lies between zeros, put together.
+    joined: Vec<u8>,
 }
 
 impl BlockEncoder {
@@ -40,7 +43,8 @@ impl BlockEncoder {
             // Without memory for a context, frames are stored as they are.
             Suite::Aes256Gcm => zstd::bulk::Compressor::new(level).ok(),
         };
-        Self { key: Arc::new(data_key.object_key(header)), stream, zstd }
+        let key = Arc::new(data_key.object_key(header));
+        Self { key, stream, zstd, runs: Vec::new(), joined: Vec::new() }
     }
 
     /// Changes the zstd level from the next frame on. Levels: zstd's own, negative ones too.
@@ -57,96 +61,103 @@ impl BlockEncoder {
         out.clear();
         let mut hasher = BlockHasher::new(block, self.stream);
         hasher.update(data);
-        let mut frames = FrameWriter { encoder: self, block, out: &mut out, frames: 0, zeros: None };
-        let mut rest = data;
-        for extent in extents {
-            for piece in grains_of(*extent) {
-                let (bytes, tail) = rest.split_at(piece.bytes().0 as usize);
-                rest = tail;
-                match is_zero(bytes) {
-                    true => frames.zero(piece),
-                    false => frames.data(piece, bytes),
-                }
-            }
-        }
-        frames.flush_zeros();
-        let frames = frames.frames;
-        EncodedBlock { block, bytes: out, frames, cv: hasher.finish() }
+        let cv = hasher.finish();
+        self.find_runs(extents, data);
+        let frames = match self.runs.iter().all(|run| run.zeros) {
+            true => self.zeros(block, &mut out),
+            false => self.gathered(block, data, cv, &mut out),
+        };
+        EncodedBlock { block, bytes: out, frames, cv }
     }
-}
 
-/// Appends frames to a block.
-struct FrameWriter<'a> {
-    encoder: &'a mut BlockEncoder,
-    block: BlockNo,
-    out: &'a mut Vec<u8>,
-    frames: u32,
-    /// Zeros seen and not yet written: neighbours become one frame.
-    zeros: Option<Extent>,
-}
-
-impl FrameWriter<'_> {
-    fn zero(&mut self, piece: Extent) {
-        match &mut self.zeros {
-            Some(run) if run.end() == piece.start => run.len.0 += piece.len.0,
-            _ => {
-                self.flush_zeros();
-                self.zeros = Some(piece);
+    /// Zeros are looked for grain by grain; neighbours of a kind become one run.
+    fn find_runs(&mut self, extents: &[Extent], mut data: &[u8]) {
+        self.runs.clear();
+        for piece in extents.iter().flat_map(|extent| grains_of(*extent)) {
+            let (bytes, rest) = data.split_at(piece.bytes().0 as usize);
+            data = rest;
+            let zeros = is_zero(bytes);
+            match self.runs.last_mut() {
+                Some(run) if run.zeros == zeros && run.extent.end() == piece.start => run.extent.len.0 += piece.len.0,
+                _ => self.runs.push(Run { extent: piece, zeros }),
             }
         }
     }
 
-    fn flush_zeros(&mut self) {
-        let Some(extent) = self.zeros.take() else { return };
-        let sealed_len = self.encoder.key.overhead();
-        let header = self.header(FrameKind::Zero, extent, sealed_len);
-        self.out.extend_from_slice(&header);
-        self.seal(&header, self.out.len());
+    /// A block without data: a frame for each of its runs.
+    fn zeros(&self, block: BlockNo, out: &mut Vec<u8>) -> u32 {
+        for (number, run) in (0..).zip(&self.runs) {
+            let sealed_len = self.key.overhead() as u32;
+            let header = FrameHeader { number, kind: FrameKind::Zero, extent: run.extent, sealed_len }.encode();
+            out.extend_from_slice(&header);
+            let from = out.len();
+            self.key.seal(Part { block: block.0, frame: number }, &header, out, from);
+        }
+        self.runs.len() as u32
     }
 
-    fn data(&mut self, piece: Extent, bytes: &[u8]) {
-        self.flush_zeros();
-        let at = self.out.len();
-        self.out.resize(at + FRAME_HEADER_BYTES, 0);
-        self.out.extend_from_slice(blake3::hash(bytes).as_bytes());
-        let body = self.out.len();
-        let kind = match self.compress(body, bytes) {
-            true => FrameKind::Zstd,
+    /// All of a block in one frame: hashed once, compressed and sealed in one go, however scattered its sectors are.
+    fn gathered(&mut self, block: BlockNo, data: &[u8], cv: BlockCv, out: &mut Vec<u8>) -> u32 {
+        out.resize(FRAME_HEADER_BYTES, 0);
+        out.extend_from_slice(&cv.0);
+        out.extend_from_slice(&(self.runs.len() as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        self.runs.iter().for_each(|run| out.extend_from_slice(&run.encode()));
+        let body = out.len();
+        let mut joined = std::mem::take(&mut self.joined);
+        let plain = without_zeros(&self.runs, data, &mut joined);
+        let kind = match self.compress(plain, out) {
+            true => FrameKind::GatheredZstd,
             false => {
-                self.out.truncate(body);
-                self.out.extend_from_slice(bytes);
-                FrameKind::Stored
+                out.truncate(body);
+                out.extend_from_slice(plain);
+                FrameKind::Gathered
             }
         };
-        let sealed_len = self.out.len() - at - FRAME_HEADER_BYTES + self.encoder.key.overhead();
-        let header = self.header(kind, piece, sealed_len);
-        self.out[at..at + FRAME_HEADER_BYTES].copy_from_slice(&header);
-        self.seal(&header, at + FRAME_HEADER_BYTES);
+        self.joined = joined;
+        let body_len = (out.len() - body) as u32;
+        let at = FRAME_HEADER_BYTES + GATHERED_HEAD_BYTES;
+        out[at - 4..at].copy_from_slice(&body_len.to_le_bytes());
+        let sealed_len = (out.len() - FRAME_HEADER_BYTES + self.key.overhead()) as u32;
+        let start = self.runs.first().map_or(0, |run| run.extent.start.0);
+        let extent = Extent::new(start, data.len() as u64 / SECTOR_BYTES);
+        let header = FrameHeader { number: 0, kind, extent, sealed_len }.encode();
+        out[..FRAME_HEADER_BYTES].copy_from_slice(&header);
+        self.key.seal(Part { block: block.0, frame: 0 }, &header, out, FRAME_HEADER_BYTES);
+        1
     }
 
-    /// Compresses `bytes` to the end of the output; false where that saves nothing.
-    fn compress(&mut self, body: usize, bytes: &[u8]) -> bool {
-        let Some(zstd) = &mut self.encoder.zstd else { return false };
+    /// Compresses `plain` to the end of the output; false where that saves nothing.
+    fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(zstd) = &mut self.zstd else { return false };
+        let body = out.len();
         // The room is one byte less than the plaintext: what does not fit does not pay.
-        self.out.resize(body + bytes.len() - 1, 0);
-        match zstd.compress_to_buffer(bytes, &mut self.out[body..]) {
+        out.resize(body + plain.len() - 1, 0);
+        match zstd.compress_to_buffer(plain, &mut out[body..]) {
             Ok(len) => {
-                self.out.truncate(body + len);
+                out.truncate(body + len);
                 true
             }
             Err(_) => false,
         }
     }
+}
 
-    fn header(&self, kind: FrameKind, extent: Extent, sealed_len: usize) -> [u8; FRAME_HEADER_BYTES] {
-        FrameHeader { number: self.frames, kind, extent, sealed_len: sealed_len as u32 }.encode()
+/// The data of the runs that have some, one behind the other: `data` itself where all have.
+fn without_zeros<'a>(runs: &[Run], data: &'a [u8], joined: &'a mut Vec<u8>) -> &'a [u8] {
+    if runs.iter().all(|run| !run.zeros) {
+        return data;
     }
-
-    fn seal(&mut self, header: &[u8], from: usize) {
-        let part = Part { block: self.block.0, frame: self.frames };
-        self.encoder.key.seal(part, header, self.out, from);
-        self.frames += 1;
+    joined.clear();
+    let mut rest = data;
+    for run in runs {
+        let (bytes, tail) = rest.split_at(run.extent.bytes().0 as usize);
+        rest = tail;
+        if !run.zeros {
+            joined.extend_from_slice(bytes);
+        }
     }
+    joined
 }
 
 /// Cuts an extent where it crosses from one grain of the disk to the next.

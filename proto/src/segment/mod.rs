@@ -9,7 +9,7 @@ mod encode;
 
 pub(crate) use encode::is_zero;
 
-pub use decode::{BlockDecoder, FrameData, Segment};
+pub use decode::{BlockDecoder, Decoded, FrameData, Segment};
 pub use encode::{BlockEncoder, EncodedBlock, SegmentWriter};
 
 use crate::cursor::Cursor;
@@ -23,10 +23,13 @@ pub const SEGMENT_BYTES_TARGET: usize = 4 << 20;
 pub const SEGMENT_BLOCKS_MAX: u64 = 16_384;
 /// The largest segment that a reader accepts: the target, one more block of incompressible single sectors, the index.
 pub const SEGMENT_BYTES_MAX: u64 = 8 << 20;
-/// Frames in a block at most: one a sector.
+/// Frames in a block, or runs in a gathered frame, at most: one a sector.
 pub const BLOCK_FRAMES_MAX: u32 = BLOCK_SECTORS as u32;
 
 const FRAME_HEADER_BYTES: usize = 32;
+/// What a gathered frame's payload has before its runs: check, number of runs, bytes of data.
+const GATHERED_HEAD_BYTES: usize = 40;
+const RUN_BYTES: usize = 16;
 const INDEX_ENTRY_BYTES: usize = 16;
 const DIGEST_BYTES: usize = 32;
 
@@ -49,6 +52,44 @@ enum FrameKind {
     Zstd = 2,
     /// All zeros, discarded or written: no payload.
     Zero = 3,
+    /// A whole block: its chaining value, its runs of sectors, then the plaintext of those that hold data.
+    Gathered = 4,
+    /// The same with one zstd frame in the place of the plaintext.
+    GatheredZstd = 5,
+}
+
+impl FrameKind {
+    fn is_gathered(self) -> bool {
+        matches!(self, Self::Gathered | Self::GatheredZstd)
+    }
+}
+
+/// Neighbouring sectors of a gathered frame, all of zeros or all with data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    extent: Extent,
+    zeros: bool,
+}
+
+impl Run {
+    fn encode(&self) -> [u8; RUN_BYTES] {
+        let mut out = [0; RUN_BYTES];
+        out[..8].copy_from_slice(&self.extent.start.0.to_le_bytes());
+        out[8..12].copy_from_slice(&(self.extent.len.0 as u32).to_le_bytes());
+        out[12] = u8::from(self.zeros);
+        out
+    }
+
+    fn decode(c: &mut Cursor<'_>) -> Result<Self, FormatError> {
+        let extent = Extent::new(c.u64()?, u64::from(c.u32()?));
+        let zeros = match c.u8()? {
+            0 => false,
+            1 => true,
+            other => return bad(FormatErrorKind::Impossible, format!("gathered frame: run of kind {other}")),
+        };
+        c.reserved(3)?;
+        Ok(Self { extent, zeros })
+    }
 }
 
 /// A frame's header: also what its seal is bound to.
@@ -56,6 +97,7 @@ enum FrameKind {
 struct FrameHeader {
     number: u32,
     kind: FrameKind,
+    /// Of a gathered frame: its first sector, and how many sectors it has in all.
     extent: Extent,
     sealed_len: u32,
 }
@@ -78,6 +120,8 @@ impl FrameHeader {
             1 => FrameKind::Stored,
             2 => FrameKind::Zstd,
             3 => FrameKind::Zero,
+            4 => FrameKind::Gathered,
+            5 => FrameKind::GatheredZstd,
             other => return bad(FormatErrorKind::Impossible, format!("frame header: kind {other}")),
         };
         c.reserved(3)?;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::header::{HEADER_BYTES, Header, ObjectKind, Suite};
-use crate::keys::DataKey;
+use crate::keys::{DataKey, Part};
 use crate::stream::{BlockCv, Blocks, StreamDigest};
 use crate::units::{CycleNo, DiskId, Generation, SECTOR_BYTES, SectorCount};
 use crate::{Digest, SectorBitmap};
@@ -57,16 +57,16 @@ fn encode(plan: &SectorBitmap, disk: &[u8], suite: Suite) -> (Vec<u8>, Vec<Block
     (writer.finish(), cvs)
 }
 
-fn decode(bytes: &[u8], key: &DataKey) -> Result<(SectorBitmap, Vec<u8>), FormatError> {
+fn decode(bytes: &[u8], key: &DataKey, stream: SectorCount) -> Result<(SectorBitmap, Vec<u8>), FormatError> {
     let segment = Segment::parse(bytes)?;
     segment.header().expect(DiskId([1; 16]), Generation(2), CycleNo(3))?;
     let object_key = segment.key(key);
-    segment.block_cvs(&object_key)?;
+    let cvs = segment.block_cvs(&object_key)?;
     let mut out = vec![0xEE; DISK.bytes().0 as usize];
     let mut seen = SectorBitmap::new();
-    let mut decoder = BlockDecoder::default();
+    let mut decoder = BlockDecoder::new(stream);
     for position in 0..segment.blocks() as usize {
-        decoder.decode(&segment, &object_key, position, DISK, |extent, data| {
+        let decoded = decoder.decode(&segment, &object_key, position, DISK, |extent, data| {
             seen.set(extent);
             let place = &mut out[extent.start.offset() as usize..][..extent.bytes().0 as usize];
             match data {
@@ -75,6 +75,7 @@ fn decode(bytes: &[u8], key: &DataKey) -> Result<(SectorBitmap, Vec<u8>), Format
             }
             Ok::<_, FormatError>(())
         })?;
+        assert_eq!(decoded.cv, cvs[position]);
     }
     Ok((seen, out))
 }
@@ -84,7 +85,7 @@ fn a_whole_disk_comes_back_and_its_digest_is_plain_blake3() {
     let (disk, plan) = (disk(), SectorBitmap::full(DISK));
     for suite in [Suite::Plain, Suite::Aes256Gcm] {
         let (bytes, cvs) = encode(&plan, &disk, suite);
-        let (seen, out) = decode(&bytes, &data_key()).unwrap();
+        let (seen, out) = decode(&bytes, &data_key(), DISK).unwrap();
         assert_eq!(seen, plan);
         assert!(out == disk);
         let mut digest = StreamDigest::default();
@@ -120,7 +121,7 @@ fn no_plaintext_is_seen_in_a_sealed_segment() {
 #[test]
 fn another_key_opens_nothing() {
     let (bytes, _) = encode(&SectorBitmap::full(DISK), &disk(), Suite::Aes256Gcm);
-    assert_eq!(decode(&bytes, &DataKey::new([6; 32])).unwrap_err().kind, FormatErrorKind::Forged);
+    assert_eq!(decode(&bytes, &DataKey::new([6; 32]), DISK).unwrap_err().kind, FormatErrorKind::Forged);
 }
 
 #[test]
@@ -134,12 +135,11 @@ fn a_frame_moved_within_or_between_segments_is_refused() {
     let (bytes, _) = encode(&plan, &noise, Suite::Aes256Gcm);
     let segment = Segment::parse(&bytes).unwrap();
     let claimed = segment.claimed_extents().unwrap();
-    assert_eq!(claimed, vec![Extent::new(200, 8), Extent::new(400, 8), Extent::new(600, 8)]);
-    // Swap the sealed payloads of two frames of equal length, if they are, else flip their numbers.
+    assert_eq!(claimed, vec![Extent::new(200, 24)], "where the other runs lie is sealed");
     let mut moved = bytes.clone();
     let at = HEADER_BYTES;
     moved[at + 8] ^= 1; // the first frame's sector
-    assert!(decode(&moved, &data_key()).is_err());
+    assert!(decode(&moved, &data_key(), plan.count()).is_err());
     // A start or a length with which sums would wrap is not even claimed.
     for field in [at + 8, at + 16] {
         let mut huge = bytes.clone();
@@ -150,7 +150,7 @@ fn a_frame_moved_within_or_between_segments_is_refused() {
     let other = Header { salt: [9; 32], fields: segment.header().fields, ..header };
     let mut respun = bytes.clone();
     respun[..HEADER_BYTES].copy_from_slice(&other.encode());
-    assert_eq!(decode(&respun, &data_key()).unwrap_err().kind, FormatErrorKind::Forged);
+    assert_eq!(decode(&respun, &data_key(), plan.count()).unwrap_err().kind, FormatErrorKind::Forged);
 }
 
 proptest! {
@@ -162,7 +162,7 @@ proptest! {
         let disk = disk();
         let suite = if sealed { Suite::Aes256Gcm } else { Suite::Plain };
         let (bytes, _) = encode(&plan, &disk, suite);
-        let (seen, out) = decode(&bytes, &data_key()).unwrap();
+        let (seen, out) = decode(&bytes, &data_key(), plan.count()).unwrap();
         prop_assert_eq!(&seen, &plan);
         for run in plan.runs() {
             prop_assert!(bytes_of(&out, run) == bytes_of(&disk, run));
@@ -177,7 +177,7 @@ proptest! {
         let (mut bytes, _) = encode(&plan, &disk(), suite);
         let at = at % bytes.len();
         bytes[at] ^= 1 << bit;
-        let result = decode(&bytes, &data_key());
+        let result = decode(&bytes, &data_key(), plan.count());
         // Unsealed, the index's chaining values and the frames' places are proven by the object's hash alone.
         if sealed {
             prop_assert!(result.is_err());
@@ -190,7 +190,7 @@ proptest! {
             let head = header(Suite::Aes256Gcm).encode();
             for (to, from) in bytes.iter_mut().zip(head) { *to = from; }
         }
-        let _ = decode(&bytes, &data_key());
+        let _ = decode(&bytes, &data_key(), DISK);
     }
 
     #[test]
@@ -199,25 +199,102 @@ proptest! {
         plan.set(Extent::new(0, 100));
         let (bytes, _) = encode(&plan, &disk(), Suite::Aes256Gcm);
         let cut = cut % bytes.len();
-        prop_assert!(decode(&bytes[..cut], &data_key()).is_err());
+        prop_assert!(decode(&bytes[..cut], &data_key(), plan.count()).is_err());
     }
+}
+
+/// A segment of one block with one frame that no writer made: its kind, its header's extent, its payload.
+fn forged(suite: Suite, kind: FrameKind, extent: Extent, payload: &[u8]) -> Vec<u8> {
+    let header = header(suite);
+    let mut writer = SegmentWriter::new(&data_key(), &header, BlockNo(0));
+    let key = data_key().object_key(&Header { fields: [0; 3], ..header });
+    let sealed_len = (payload.len() + key.overhead()) as u32;
+    let head = FrameHeader { number: 0, kind, extent, sealed_len }.encode();
+    let mut bytes = [&head[..], payload].concat();
+    key.seal(Part { block: 0, frame: 0 }, &head, &mut bytes, FRAME_HEADER_BYTES);
+    writer.push(&EncodedBlock { block: BlockNo(0), bytes, frames: 1, cv: BlockCv([0; 32]) });
+    writer.finish()
+}
+
+/// What is left of a gathered frame's payload after its check.
+fn payload(check: &[u8; 32], runs: &[Run], body: &[u8]) -> Vec<u8> {
+    let mut out = check.to_vec();
+    out.extend_from_slice(&(runs.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    runs.iter().for_each(|run| out.extend_from_slice(&run.encode()));
+    out.extend_from_slice(body);
+    out
 }
 
 #[test]
 fn a_bomb_is_not_inflated() {
     // A zstd frame that claims and holds far more than its extent: 64 MiB of zeros for one sector.
     let bomb = zstd::bulk::compress(&vec![0u8; 64 << 20], 19).unwrap();
-    let header = header(Suite::Plain);
-    let mut frame = Vec::new();
-    let sealed_len = (32 + bomb.len()) as u32;
-    let head = FrameHeader { number: 0, kind: FrameKind::Zstd, extent: Extent::new(0, 1), sealed_len };
-    frame.extend_from_slice(&head.encode());
-    frame.extend_from_slice(&[0; 32]);
-    frame.extend_from_slice(&bomb);
-    let mut writer = SegmentWriter::new(&data_key(), &header, BlockNo(0));
-    writer.push(&EncodedBlock { block: BlockNo(0), bytes: frame, frames: 1, cv: BlockCv([0; 32]) });
-    let bytes = writer.finish();
-    assert_eq!(decode(&bytes, &data_key()).unwrap_err().kind, FormatErrorKind::Forged);
+    let one = Extent::new(0, 1);
+    let run = Run { extent: one, zeros: false };
+    for (kind, payload) in
+        [(FrameKind::Zstd, [&[0; 32][..], &bomb].concat()), (FrameKind::GatheredZstd, payload(&[0; 32], &[run], &bomb))]
+    {
+        let bytes = forged(Suite::Plain, kind, one, &payload);
+        assert_eq!(decode(&bytes, &data_key(), SectorCount(1)).unwrap_err().kind, FormatErrorKind::Forged);
+    }
+}
+
+#[test]
+fn a_gathered_frame_that_no_writer_makes_is_refused() {
+    let data = [7; 1024];
+    let check = *blake3::hash(&data).as_bytes();
+    let run = |start, len, zeros| Run { extent: Extent::new(start, len), zeros };
+    let whole = Extent::new(5, 2);
+    let refused = |extent: Extent, payload: &[u8], stream: u64| {
+        let bytes = forged(Suite::Aes256Gcm, FrameKind::Gathered, extent, payload);
+        let segment = Segment::parse(&bytes).unwrap();
+        let key = segment.key(&data_key());
+        let mut seen = 0;
+        let sink = |_, _: FrameData<'_>| {
+            seen += 1;
+            Ok::<_, FormatError>(())
+        };
+        let result = BlockDecoder::new(SectorCount(stream)).decode(&segment, &key, 0, DISK, sink);
+        assert!(result.is_ok() || seen == 0, "nothing is handed out that was not found right");
+        result.err().map(|error| (error.kind, error.context))
+    };
+    let impossible = |extent, payload: &[u8], word: &str| {
+        let (kind, text) = refused(extent, payload, 2).expect("refused");
+        assert!(kind == FormatErrorKind::Impossible && text.contains(word), "{kind:?} {text}: {word}");
+    };
+    let good = payload(&check, &[run(5, 1, false), run(9, 1, false)], &data);
+    assert_eq!(refused(whole, &good, 2), None);
+    // The same block of a longer stream has another chaining value.
+    assert_eq!(refused(whole, &good, 4000).expect("refused").0, FormatErrorKind::Forged);
+    impossible(Extent::new(5, 3), &good, "other sectors");
+    impossible(Extent::new(4, 2), &good, "other sectors");
+    impossible(whole, &payload(&check, &[], &data), "0 runs");
+    impossible(whole, &payload(&check, &[run(9, 1, false), run(5, 1, false)], &data), "do not ascend");
+    impossible(whole, &payload(&check, &[run(5, 2, false), run(6, 1, false)], &data), "do not ascend");
+    impossible(whole, &payload(&check, &[run(5, 0, false), run(9, 2, false)], &data), "of a disk");
+    impossible(whole, &payload(&check, &[run(DISK.0, 2, false)], &data), "of a disk");
+    impossible(whole, &payload(&check, &[run(5, 2, false)], &data[..512]), "another length");
+    impossible(whole, &payload(&check, &[run(5, 1, false), run(9, 1, true)], &data), "another length");
+    impossible(Extent::new(0, 4000), &payload(&check, &[run(0, 4000, true)], &[]), "1 MiB");
+    let mut odd = good.clone();
+    odd[GATHERED_HEAD_BYTES + 12] = 2;
+    impossible(whole, &odd, "run of kind 2");
+    let (kind, _) = refused(whole, &good[..good.len() - 1], 2).expect("refused");
+    assert_eq!(kind, FormatErrorKind::Truncated);
+    let (kind, _) = refused(whole, &[&good[..], &[0]].concat(), 2).expect("refused");
+    assert!(matches!(kind, FormatErrorKind::Truncated | FormatErrorKind::Impossible));
+}
+
+#[test]
+fn scattered_sectors_take_one_frame_and_a_block_of_zeros_no_payload() {
+    let plan = SectorBitmap::from_extents((0..1000).map(|i| Extent::new(i * 13, 1)));
+    let (bytes, _) = encode(&plan, &disk(), Suite::Aes256Gcm);
+    assert_eq!(Segment::parse(&bytes).unwrap().frames(), 1);
+    let zeros = vec![0; DISK.bytes().0 as usize];
+    let (bytes, _) = encode(&SectorBitmap::full(DISK), &zeros, Suite::Aes256Gcm);
+    assert!(bytes.len() < 1500, "{}", bytes.len());
+    assert_eq!(decode(&bytes, &data_key(), DISK).unwrap(), (SectorBitmap::full(DISK), zeros));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use sluice_proto::header::Suite;
 use sluice_proto::keys::DataKey;
 use sluice_proto::manifest::SegmentEntry;
 use sluice_proto::segment::{BlockDecoder, FrameData, Segment};
-use sluice_proto::stream::{BlockCv, BlockHasher};
+use sluice_proto::stream::BlockCv;
 use sluice_proto::{
     BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, FormatError, FormatErrorKind, Generation, Sector, SectorCount,
 };
@@ -131,28 +131,21 @@ fn enter<'a>(cycle: &Cycle, job: &Job, bytes: &'a [u8]) -> Result<(Segment<'a>, 
 pub(crate) fn open(cycle: &Cycle, job: &Job, bytes: &[u8], keep_max: u64) -> Result<Opened, FormatError> {
     let (segment, cvs) = enter(cycle, job, bytes)?;
     let key = segment.key(&cycle.key);
-    let mut decoder = BlockDecoder::default();
+    let mut decoder = BlockDecoder::new(cycle.stream);
     let (mut ops, mut zeros) = (Some(Ops::default()), Vec::new());
     for (position, extents) in job.blocks.iter().enumerate() {
         let block = BlockNo(job.first.0 + position as u64);
-        let (mut hasher, mut is_zero) = (BlockHasher::new(block, cycle.stream), true);
-        let mut plan = Walk::new(extents);
-        decoder.decode(&segment, &key, position, cycle.sectors, |extent, data| {
+        let (mut is_zero, mut plan) = (true, Walk::new(extents));
+        let decoded = decoder.decode(&segment, &key, position, cycle.sectors, |extent, data| {
             let run_left = plan.take(extent)?;
-            match data {
-                FrameData::Bytes(bytes) => {
-                    hasher.update(bytes);
-                    is_zero = false;
-                }
-                FrameData::Zeros => hasher.update_zeros(extent.bytes().0),
-            }
+            is_zero &= data == FrameData::Zeros;
             if let Some(kept) = &mut ops {
                 kept.push(extent, data, run_left);
             }
             Ok::<_, FormatError>(())
         })?;
         plan.end()?;
-        if hasher.finish() != cvs[position] {
+        if decoded.cv != cvs[position] {
             return bad(FormatErrorKind::Forged, format!("{:?} is not what its index says", job.first));
         }
         if is_zero {
@@ -179,7 +172,7 @@ pub(crate) fn open_piece(
         _ => (Segment::parse(bytes)?, Vec::new()),
     };
     let key = segment.key(&cycle.key);
-    let mut decoder = BlockDecoder::default();
+    let mut decoder = BlockDecoder::new(cycle.stream);
     let mut ops = Ops::default();
     let mut next = position;
     while next < job.blocks.len() && ops.bytes < STEP_BYTES && next - position < STEP_BLOCKS {

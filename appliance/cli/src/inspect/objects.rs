@@ -64,8 +64,8 @@ fn segment(found: &mut Findings, bytes: &[u8], path: &Path) -> Result<(), Format
     let sectors: u64 = extents.iter().map(|e| e.len.0).sum();
     let plain = units::bytes(sectors * SECTOR_BYTES);
     found.fact("claims", format!("{sectors} sectors ({plain}) of the disk, in {} frames", extents.len()));
-    if let (Some(low), Some(high)) = (extents.iter().map(|e| e.start).min(), extents.iter().map(|e| e.end()).max()) {
-        found.fact("between", Extent::new(low.0, high.0 - low.0));
+    if let Some(first) = extents.iter().map(|extent| extent.start.0).min() {
+        found.fact("from sector", first);
     }
     match extents.windows(2).all(|pair| pair[0].end() <= pair[1].start) {
         true => found.good("extents ascend and do not overlap"),

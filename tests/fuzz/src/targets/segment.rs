@@ -63,8 +63,11 @@ fn seal_index(bytes: &mut [u8]) {
 
 /// The sample, as it is and with its checksums made anew, and segments of plain frames.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let sample = include_bytes!("../../../../proto/samples/v1-segment.seg");
+    let first = include_bytes!("../../../../proto/samples/v1-segment.seg");
+    let sample = include_bytes!("../../../../proto/samples/v2-segment.seg");
     vec![
+        [&[0][..], first].concat(),
+        [&[3][..], first].concat(),
         [&[0][..], sample].concat(),
         [&[3][..], sample].concat(),
         [&[3][..], &plain(&[&[(3, 0, 8)], &[(3, 8, 4), (3, 20, 1)]])].concat(),
