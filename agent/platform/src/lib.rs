@@ -25,7 +25,7 @@ pub mod process;
 pub mod system;
 
 pub use buf::{AlignedBuf, BufPool};
-pub use direct::{DirectFile, EngineChoice, EngineKind, IoError, IoErrorKind, IoOp, OpenOptions};
+pub use direct::{DirectFile, EngineChoice, EngineKind, IoError, IoErrorKind, IoOp, OpenOptions, Part};
 
 #[cfg(test)]
 mod testing;

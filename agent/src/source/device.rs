@@ -3,7 +3,7 @@
 use super::{Source, SourceError};
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use sluice_platform::{AlignedBuf, DirectFile};
+use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::cycle::FailReason;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES};
 use std::ops::Range;
@@ -70,6 +70,21 @@ impl DeviceSource {
         (buf, Ok(()))
     }
 
+    /// Where the extents' bytes are, one behind the other; `None` where the source ends within them.
+    fn parts(&self, extents: &[Extent]) -> Option<Vec<Part>> {
+        let mut at = 0;
+        let mut parts = Vec::with_capacity(extents.len());
+        for extent in extents {
+            let (offset, len) = (extent.start.offset(), extent.bytes().0);
+            if offset + len > self.size.0 {
+                return None;
+            }
+            parts.push(Part { offset, range: at..at + len as usize });
+            at += len as usize;
+        }
+        Some(parts)
+    }
+
     fn read_error(&self, extent: Extent, error: &dyn std::fmt::Display) -> SourceError {
         SourceError::read(format!(
             "{}: {extent} can't be read after {READ_TRIES} tries: {error}; check the disk and its cabling or path. \
@@ -109,6 +124,16 @@ impl Source for DeviceSource {
     async fn read(&self, extents: &[Extent], mut buf: AlignedBuf) -> (AlignedBuf, Result<(), SourceError>) {
         if let [extent] = extents {
             return self.read_extent(*extent, buf).await;
+        }
+        if let Some(parts) = self.parts(extents) {
+            buf.set_len(parts.last().map_or(0, |part| part.range.end));
+            let (back, result) = self.file.read_parts(parts, buf).await;
+            buf = back;
+            match result {
+                Ok(()) => return (buf, Ok(())),
+                // Once more, extent by extent: that finds which one it is, and tries again.
+                Err(error) => tracing::warn!(source = self.name, %error, "read failed, trying again"),
+            }
         }
         buf.clear();
         for some in extents.chunks(EXTENTS_AT_ONCE) {

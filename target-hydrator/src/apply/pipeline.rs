@@ -1,7 +1,7 @@
 //! Moving one cycle's segments: fetched, opened, written, read back. Several at a time, each in bounded memory.
 
 use super::budget::Budget;
-use super::segment::{BUFFER_BYTES, Cycle, Job, Op, Opened, buffer, open, open_piece};
+use super::segment::{Cycle, Job, Op, Opened, buffer, open, open_piece};
 use super::stop::Stop;
 use crate::compute::Compute;
 use crate::progress::Progress;
@@ -14,9 +14,7 @@ use sluice_platform::AlignedBuf;
 use sluice_proto::cycle::FailReason;
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::stream::{BlockCv, BlockHasher, Blocks, StreamDigest};
-use sluice_proto::{
-    BlockNo, ByteCount, Digest, Extent, FormatError, GRAIN_SECTORS, SECTOR_BYTES, Sector, SectorBitmap,
-};
+use sluice_proto::{BlockNo, ByteCount, Digest, Extent, FormatError, GRAIN_SECTORS, Sector, SectorBitmap};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -143,30 +141,28 @@ impl Pipeline {
     /// What is to be read of a block, and what of it the target says is a hole.
     async fn pieces(&self, extents: &[Extent], holes: &mut Holes) -> Result<Vec<Piece>, Stop> {
         let mut pieces = Vec::with_capacity(extents.len());
-        for extent in extents.iter().flat_map(|extent| parts(*extent)) {
-            let is_hole = holes.covers(&*self.target, extent).await?;
-            pieces.push(Piece { extent, is_hole, bytes: None });
+        for extent in extents {
+            let is_hole = holes.covers(&*self.target, *extent).await?;
+            pieces.push(Piece { extent: *extent, is_hole });
         }
         Ok(pieces)
     }
 
-    async fn read_block(self: Arc<Self>, block: BlockNo, mut pieces: Vec<Piece>) -> Result<BlockCv, Stop> {
+    async fn read_block(self: Arc<Self>, block: BlockNo, pieces: Vec<Piece>) -> Result<BlockCv, Stop> {
         let known = self.zeros.take(block);
         if let Some(value) = known.filter(|_| pieces.iter().all(|piece| piece.is_hole)) {
             return Ok(value);
         }
-        let wanted: Vec<_> =
-            pieces.iter().enumerate().filter(|(_, p)| !p.is_hole).map(|(at, p)| (at, p.extent)).collect();
-        let read = |(at, extent): (usize, Extent)| {
-            let this = self.clone();
-            async move { Ok::<_, Stop>((at, this.read(extent).await?)) }
+        let wanted: Vec<Extent> = pieces.iter().filter(|piece| !piece.is_hole).map(|piece| piece.extent).collect();
+        let bytes = match wanted.is_empty() {
+            true => AlignedBuf::new(0),
+            false => {
+                let buf = buffer(wanted.iter().map(|extent| extent.bytes().0).sum());
+                self.target.read_parts(&wanted, buf).await?
+            }
         };
-        let mut read = stream::iter(wanted.into_iter().map(read)).buffer_unordered(DEPTH);
-        while let Some((at, bytes)) = read.try_next().await? {
-            pieces[at].bytes = Some(bytes);
-        }
         let stream = self.cycle.stream;
-        self.compute.run(move || hash_block(BlockHasher::new(block, stream), &pieces)).await
+        self.compute.run(move || hash_block(BlockHasher::new(block, stream), &pieces, &bytes)).await
     }
 
     /// BLAKE3 of the whole target, as far as the source reaches.
@@ -199,10 +195,6 @@ impl Pipeline {
             cvs.into_iter().for_each(|cv| digest.push(cv));
         }
         Ok(digest.finish())
-    }
-
-    async fn read(&self, extent: Extent) -> Result<AlignedBuf, Stop> {
-        Ok(self.target.read(extent, buffer(extent.bytes().0)).await?)
     }
 
     async fn fetch(&self, job: &Job) -> Result<Bytes, Stop> {
@@ -238,9 +230,9 @@ impl Pipeline {
         let carry_out = |op| async move {
             let target = self.target.clone();
             let bytes = match op {
-                Op::Write(at, buf) => {
+                Op::Write(extents, buf) => {
                     let len = buf.len() as u64;
-                    target.write(at, buf).await?;
+                    target.write_parts(&extents, buf).await?;
                     len
                 }
                 Op::Zero(extent) => {
@@ -259,28 +251,22 @@ fn corrupt(job: &Job, error: &FormatError) -> Stop {
     Stop::format(FailReason::SegmentCorrupt, &format!("segment {}", job.name), error)
 }
 
-/// An extent in parts of a buffer each.
-fn parts(extent: Extent) -> impl Iterator<Item = Extent> {
-    let step = BUFFER_BYTES / SECTOR_BYTES;
-    (0..extent.len.0.div_ceil(step)).map(move |number| {
-        let from = number * step;
-        Extent::new(extent.start.0 + from, step.min(extent.len.0 - from))
-    })
-}
-
 struct Piece {
     extent: Extent,
     /// The target says that nothing is there.
     is_hole: bool,
-    /// What was read; none of a hole.
-    bytes: Option<AlignedBuf>,
 }
 
-fn hash_block(mut hasher: BlockHasher, pieces: &[Piece]) -> BlockCv {
+/// Hashes a block of which `read` has all that is no hole.
+fn hash_block(mut hasher: BlockHasher, pieces: &[Piece], mut read: &[u8]) -> BlockCv {
     for piece in pieces {
-        match &piece.bytes {
-            Some(bytes) => hasher.update(bytes),
-            None => hasher.update_zeros(piece.extent.bytes().0),
+        let len = piece.extent.bytes().0;
+        if piece.is_hole {
+            hasher.update_zeros(len);
+        } else {
+            let (bytes, rest) = read.split_at(len as usize);
+            hasher.update(bytes);
+            read = rest;
         }
     }
     hasher.finish()

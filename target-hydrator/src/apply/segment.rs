@@ -7,13 +7,13 @@ use sluice_proto::manifest::SegmentEntry;
 use sluice_proto::segment::{BlockDecoder, FrameData, Segment};
 use sluice_proto::stream::BlockCv;
 use sluice_proto::{
-    BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, FormatError, FormatErrorKind, Generation, Sector, SectorCount,
+    BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, FormatError, FormatErrorKind, Generation, SectorCount,
 };
 use std::sync::LazyLock;
 
 /// Data that is written or read in one go at most: what a buffer of the shared pool holds.
 pub(super) const BUFFER_BYTES: u64 = 1 << 20;
-/// Less than this gets memory of its own: scattered changes are many and small.
+/// Less than this gets memory of its own.
 const POOLED_BYTES_MIN: u64 = BUFFER_BYTES / 4;
 /// Plaintext that is decoded before it is written, where a segment is decoded piece by piece.
 const STEP_BYTES: u64 = 4 << 20;
@@ -84,7 +84,8 @@ pub(super) fn buffer(len: u64) -> AlignedBuf {
 /// Something to do to the target.
 #[derive(Debug)]
 pub(crate) enum Op {
-    Write(Sector, AlignedBuf),
+    /// The extents' bytes, one behind the other.
+    Write(Vec<Extent>, AlignedBuf),
     Zero(Extent),
 }
 
@@ -136,11 +137,14 @@ pub(crate) fn open(cycle: &Cycle, job: &Job, bytes: &[u8], keep_max: u64) -> Res
     for (position, extents) in job.blocks.iter().enumerate() {
         let block = BlockNo(job.first.0 + position as u64);
         let (mut is_zero, mut plan) = (true, Walk::new(extents));
+        if let Some(kept) = &mut ops {
+            kept.begin_block(extents);
+        }
         let decoded = decoder.decode(&segment, &key, position, cycle.sectors, |extent, data| {
-            let run_left = plan.take(extent)?;
+            plan.take(extent)?;
             is_zero &= data == FrameData::Zeros;
             if let Some(kept) = &mut ops {
-                kept.push(extent, data, run_left);
+                kept.push(extent, data);
             }
             Ok::<_, FormatError>(())
         })?;
@@ -177,9 +181,10 @@ pub(crate) fn open_piece(
     let mut next = position;
     while next < job.blocks.len() && ops.bytes < STEP_BYTES && next - position < STEP_BLOCKS {
         let mut plan = Walk::new(&job.blocks[next]);
+        ops.begin_block(&job.blocks[next]);
         decoder.decode(&segment, &key, next, cycle.sectors, |extent, data| {
-            let run_left = plan.take(extent)?;
-            ops.push(extent, data, run_left);
+            plan.take(extent)?;
+            ops.push(extent, data);
             Ok::<_, FormatError>(())
         })?;
         plan.end()?;
@@ -200,19 +205,17 @@ impl<'a> Walk<'a> {
         Self { extents, taken: 0 }
     }
 
-    /// Takes a frame's extent; gives the sectors that are left of the planned run, this frame's included.
-    fn take(&mut self, frame: Extent) -> Result<u64, FormatError> {
+    /// Takes a frame's extent.
+    fn take(&mut self, frame: Extent) -> Result<(), FormatError> {
         let outside =
             || FormatError::new(FormatErrorKind::Impossible, format!("{frame} are not the plan's next sectors"));
         let mut rest = frame;
-        let mut run_left = 0;
         while !rest.is_empty() {
             let (run, others) = self.extents.split_first().ok_or_else(outside)?;
             if rest.start.0 != run.start.0 + self.taken {
                 return Err(outside());
             }
             let step = rest.len.0.min(run.len.0 - self.taken);
-            run_left = run_left.max(run.len.0 - self.taken);
             self.taken += step;
             rest = Extent::new(rest.start.0 + step, rest.len.0 - step);
             if self.taken == run.len.0 {
@@ -220,7 +223,7 @@ impl<'a> Walk<'a> {
                 self.taken = 0;
             }
         }
-        Ok(run_left)
+        Ok(())
     }
 
     fn end(&self) -> Result<(), FormatError> {
@@ -231,30 +234,39 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Gathers frames into few, large operations.
+/// Gathers what blocks hold into few, large operations: one for all data of a block, however scattered it is.
 #[derive(Default)]
 struct Ops {
     list: Vec<Op>,
     bytes: u64,
+    /// Bytes of the block that were not brought yet.
+    block_left: u64,
 }
 
 impl Ops {
-    fn push(&mut self, extent: Extent, data: FrameData<'_>, run_left: u64) {
+    fn begin_block(&mut self, extents: &[Extent]) {
+        self.block_left = extents.iter().map(|extent| extent.bytes().0).sum();
+    }
+
+    fn push(&mut self, extent: Extent, data: FrameData<'_>) {
+        let left = self.block_left;
+        self.block_left = left.saturating_sub(extent.bytes().0);
         match (data, self.list.last_mut()) {
             (FrameData::Zeros, Some(Op::Zero(last))) if last.end() == extent.start => last.len.0 += extent.len.0,
             (FrameData::Zeros, _) => self.list.push(Op::Zero(extent)),
-            (FrameData::Bytes(bytes), Some(Op::Write(at, buf)))
-                if at.offset() + buf.len() as u64 == extent.start.offset() && buf.spare() >= bytes.len() =>
-            {
+            (FrameData::Bytes(bytes), Some(Op::Write(extents, buf))) if buf.spare() >= bytes.len() => {
+                match extents.last_mut().filter(|last| last.end() == extent.start) {
+                    Some(last) => last.len.0 += extent.len.0,
+                    None => extents.push(extent),
+                }
                 buf.extend_from_slice(bytes);
                 self.bytes += bytes.len() as u64;
             }
             (FrameData::Bytes(bytes), _) => {
-                let room = SectorCount(run_left).bytes().0.min(BUFFER_BYTES).max(bytes.len() as u64);
-                let mut buf = buffer(room);
+                let mut buf = buffer(left.min(BUFFER_BYTES).max(bytes.len() as u64));
                 buf.extend_from_slice(bytes);
                 self.bytes += bytes.len() as u64;
-                self.list.push(Op::Write(extent.start, buf));
+                self.list.push(Op::Write(vec![extent], buf));
             }
         }
     }

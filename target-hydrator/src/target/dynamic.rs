@@ -1,12 +1,13 @@
 //! Targets that make their blocks as they are written: dynamic VHD and VHDX.
 
-use super::linear::{extent_of, fingerprint};
-use super::{Fingerprint, Target, TargetError, TargetErrorKind};
+use super::linear::{extent_of, fingerprint, sum_of};
+use super::{Fingerprint, Target, TargetError, TargetErrorKind, ranges_of};
 use crate::formats::{FileRange, LiveImage, ReadAt, Step, open_as};
 use async_trait::async_trait;
-use sluice_platform::{AlignedBuf, DirectFile};
+use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::env::Entropy;
 use sluice_proto::{Extent, GRAIN_SECTORS, Sector, SectorCount};
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::{Mutex, RwLock};
 
@@ -79,18 +80,6 @@ impl DynamicTarget {
         Ok(ranges)
     }
 
-    async fn write_data(&self, at: Sector, bytes: AlignedBuf, ranges: Vec<FileRange>) -> Result<(), TargetError> {
-        let mut buf = bytes;
-        for range in ranges {
-            let from = (range.disk.start.offset() - at.offset()) as usize;
-            let part = from..from + range.disk.bytes().0 as usize;
-            let (back, result) = self.file.write_at(range.file_offset, buf, part).await;
-            result?;
-            buf = back;
-        }
-        Ok(())
-    }
-
     /// Opens the image again, as after a crash.
     async fn open_again(&self, live: &mut Live) -> Result<(), TargetError> {
         // Requests that nobody waits for any more may still be on their way.
@@ -106,6 +95,12 @@ impl DynamicTarget {
     fn failed(&self, error: crate::formats::FormatError) -> TargetError {
         TargetError::format(&self.describe(), error)
     }
+}
+
+/// What of `extent`, whose bytes are `bytes` of a buffer, lies at `offset` of the file: `disk`.
+fn part(offset: u64, disk: Extent, extent: Extent, bytes: &Range<usize>) -> Part {
+    let from = bytes.start + (disk.start.offset() - extent.start.offset()) as usize;
+    Part { offset, range: from..from + disk.bytes().0 as usize }
 }
 
 /// Reads metadata through the same file that is written, so that nothing is cached elsewhere.
@@ -142,14 +137,21 @@ impl Target for DynamicTarget {
     }
 
     async fn write(&self, at: Sector, bytes: AlignedBuf) -> Result<(), TargetError> {
+        self.write_parts(&[extent_of(at, bytes.len())], bytes).await
+    }
+
+    async fn write_parts(&self, extents: &[Extent], bytes: AlignedBuf) -> Result<(), TargetError> {
         let _writing = self.writing.read().await;
-        let extent = extent_of(at, bytes.len());
-        let ranges = {
+        let mut parts = Vec::with_capacity(extents.len());
+        {
             let mut live = self.live.lock().await;
-            let made = self.make_room(live.begin()?, extent).await;
-            live.end(made)?
-        };
-        let written = self.write_data(at, bytes, ranges).await;
+            for (extent, bytes) in ranges_of(extents) {
+                let made = self.make_room(live.begin()?, extent).await;
+                let ranges = live.end(made)?;
+                parts.extend(ranges.iter().map(|range| part(range.file_offset, range.disk, extent, &bytes)));
+            }
+        }
+        let written = self.file.write_parts(parts, bytes).await.1.map_err(TargetError::from);
         if written.is_err() {
             return self.live.lock().await.end(written);
         }
@@ -174,21 +176,28 @@ impl Target for DynamicTarget {
         Ok(())
     }
 
-    async fn read(&self, extent: Extent, mut buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
-        let ranges = self.live.lock().await.image()?.resolve_read(&Metadata(&self.file), extent);
-        buf.set_len(extent.bytes().0 as usize);
-        for range in ranges.map_err(|e| self.failed(e))? {
-            let from = (range.disk.start.offset() - extent.start.offset()) as usize;
-            let len = range.disk.bytes().0 as usize;
-            match range.file_offset {
-                None => buf[from..from + len].fill(0),
-                Some(offset) => {
-                    let (part, result) = self.file.read_at(offset, AlignedBuf::new(len), len).await;
-                    result?;
-                    buf[from..from + len].copy_from_slice(&part);
+    async fn read(&self, extent: Extent, buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
+        self.read_parts(&[extent], buf).await
+    }
+
+    async fn read_parts(&self, extents: &[Extent], mut buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
+        buf.set_len(sum_of(extents));
+        let mut parts = Vec::with_capacity(extents.len());
+        {
+            let live = self.live.lock().await;
+            for (extent, bytes) in ranges_of(extents) {
+                let ranges = live.image()?.resolve_read(&Metadata(&self.file), extent);
+                for range in ranges.map_err(|e| self.failed(e))? {
+                    let part = part(range.file_offset.unwrap_or_default(), range.disk, extent, &bytes);
+                    match range.file_offset {
+                        None => buf[part.range].fill(0),
+                        Some(_) => parts.push(part),
+                    }
                 }
             }
         }
+        let (buf, result) = self.file.read_parts(parts, buf).await;
+        result?;
         Ok(buf)
     }
 

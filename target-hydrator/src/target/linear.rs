@@ -1,8 +1,8 @@
 //! Targets whose sectors lie in the file in their own order, from one position on.
 
-use super::{Fingerprint, Target, TargetError, TargetErrorKind};
+use super::{Fingerprint, Target, TargetError, TargetErrorKind, ranges_of};
 use async_trait::async_trait;
-use sluice_platform::{AlignedBuf, DirectFile};
+use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
 
 /// A raw image, a fixed VHD or VHDX, or a block device. A crash while data is written can't hurt its format: no metadata
@@ -31,6 +31,15 @@ impl LinearTarget {
         let offset = extent.start.offset();
         Ok((self.start + offset, extent.bytes().0.min(self.size.0 - offset)))
     }
+
+    /// Where the extents are in the file, their bytes lying one behind the other.
+    fn parts(&self, extents: &[Extent]) -> Result<Vec<Part>, TargetError> {
+        let part = |(extent, range): (Extent, std::ops::Range<usize>)| {
+            let (offset, len) = self.place(extent)?;
+            Ok(Part { offset, range: range.start..range.start + len as usize })
+        };
+        ranges_of(extents).map(part).collect()
+    }
 }
 
 /// The extent of `len` bytes, whole sectors, from `at` on.
@@ -53,6 +62,10 @@ impl Target for LinearTarget {
         Ok(self.file.write_at(offset, bytes, 0..len as usize).await.1?)
     }
 
+    async fn write_parts(&self, extents: &[Extent], bytes: AlignedBuf) -> Result<(), TargetError> {
+        Ok(self.file.write_parts(self.parts(extents)?, bytes).await.1?)
+    }
+
     async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
         if extent.is_empty() {
             return Ok(());
@@ -70,6 +83,17 @@ impl Target for LinearTarget {
         result?;
         buf.set_len(extent.bytes().0 as usize);
         buf[len as usize..].fill(0);
+        Ok(buf)
+    }
+
+    async fn read_parts(&self, extents: &[Extent], mut buf: AlignedBuf) -> Result<AlignedBuf, TargetError> {
+        let parts = self.parts(extents)?;
+        let (read, whole) = (parts.last().map_or(0, |part| part.range.end), sum_of(extents));
+        buf.set_len(whole);
+        let (mut buf, result) = self.file.read_parts(parts, buf).await;
+        result?;
+        // Only the disk's last sector may be partial in the file.
+        buf[read..].fill(0);
         Ok(buf)
     }
 
@@ -99,6 +123,11 @@ impl Target for LinearTarget {
     fn describe(&self) -> String {
         self.file.path().display().to_string()
     }
+}
+
+/// How many bytes the extents have.
+pub(super) fn sum_of(extents: &[Extent]) -> usize {
+    extents.iter().map(|extent| extent.bytes().0 as usize).sum()
 }
 
 /// Asks the file system about the open file.

@@ -8,6 +8,7 @@ use super::files::{Call, Files};
 use super::job::{Answer, Ask, Job, Next};
 use super::pool::Pool;
 use super::ring::{Completion, Ring};
+use super::scatter::{self, Scatter};
 use crate::buf::AlignedBuf;
 use crossbeam_channel::{Receiver, Sender};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -46,6 +47,7 @@ pub enum EngineChoice {
 
 pub(super) enum Event {
     Request(Ask, AlignedBuf, oneshot::Sender<Answer>),
+    Scatter(Scatter),
     Done(usize, io::Result<u64>),
     Stop,
 }
@@ -108,9 +110,33 @@ impl Drop for Handle {
     }
 }
 
-struct Running {
-    job: Job,
-    writes: Option<Range<u64>>,
+/// A call in the kernel.
+enum Running {
+    Job(Job, Option<Range<u64>>),
+    Part(scatter::Running),
+}
+
+/// A request that waits.
+enum Waiting {
+    Job(Job),
+    Scatter(Scatter),
+}
+
+impl Waiting {
+    /// Nobody waits for it, and it has not begun.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Job(job) => job.reply.is_closed(),
+            Self::Scatter(scatter) => scatter.reply.is_closed(),
+        }
+    }
+
+    fn writes(&self, files: &Files) -> Option<Range<u64>> {
+        match self {
+            Self::Job(job) => job.writes(files),
+            Self::Scatter(scatter) => scatter.writes(),
+        }
+    }
 }
 
 struct Engine {
@@ -120,9 +146,13 @@ struct Engine {
     ring: Option<Ring>,
     pool: Option<Pool>,
     /// Requests that wait for a slot, or for an earlier write to the same place; oldest first.
-    waiting: VecDeque<Job>,
-    /// Jobs with a call in the kernel; the index goes along with the call.
+    waiting: VecDeque<Waiting>,
+    /// Calls in the kernel; the index goes along with the call.
     slots: Vec<Option<Running>>,
+    /// Requests for many places that have begun, with what they write.
+    scatters: Vec<Option<(Scatter, Option<Range<u64>>)>>,
+    /// Those of them that have parts which are not begun; oldest first.
+    feeding: VecDeque<usize>,
     running: usize,
     stopping: bool,
 }
@@ -147,7 +177,8 @@ impl Engine {
             None => Some(Pool::start(depth.min(POOL_THREADS_MAX) as usize, &files, &wake)?),
         };
         let slots = (0..depth).map(|_| None).collect();
-        Ok(Self { files, wake, inbox, ring, pool, waiting: VecDeque::new(), slots, running: 0, stopping: false })
+        let (waiting, scatters, feeding) = (VecDeque::new(), Vec::new(), VecDeque::new());
+        Ok(Self { files, wake, inbox, ring, pool, waiting, slots, scatters, feeding, running: 0, stopping: false })
     }
 
     fn run(&mut self) {
@@ -156,6 +187,7 @@ impl Engine {
                 self.take(event);
             }
             self.admit();
+            self.feed();
             if self.stopping && self.running == 0 {
                 break;
             }
@@ -192,11 +224,13 @@ impl Engine {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Request(ask, buf, reply) => self.waiting.push_back(Job::new(ask, buf, reply)),
+            Event::Request(ask, buf, reply) => self.waiting.push_back(Waiting::Job(Job::new(ask, buf, reply))),
+            Event::Scatter(scatter) => self.waiting.push_back(Waiting::Scatter(scatter)),
             Event::Done(slot, result) => self.completed(slot, result),
             Event::Stop => {
                 self.stopping = true;
                 self.waiting.clear();
+                self.feeding.clear();
             }
         }
     }
@@ -207,22 +241,75 @@ impl Engine {
         let mut held_back: Vec<Range<u64>> = Vec::new();
         let mut index = 0;
         while index < self.waiting.len() && self.running < self.slots.len() {
-            let job = &self.waiting[index];
-            if job.reply.is_closed() {
-                self.waiting.remove(index); // Nobody waits for it, and it has not begun.
+            let request = &self.waiting[index];
+            if request.is_given_up() {
+                self.waiting.remove(index);
                 continue;
             }
-            let writes = job.writes(&self.files);
+            let writes = request.writes(&self.files);
             if let Some(range) = &writes {
-                let running = self.slots.iter().flatten().filter_map(|r| r.writes.as_ref());
-                if running.chain(&held_back).any(|other| overlap(other, range)) {
+                let running = self.slots.iter().flatten().filter_map(|running| match running {
+                    Running::Job(_, writes) => writes.as_ref(),
+                    Running::Part(_) => None,
+                });
+                let scattered = self.scatters.iter().flatten().filter_map(|(_, writes)| writes.as_ref());
+                if running.chain(scattered).chain(&held_back).any(|other| overlap(other, range)) {
                     held_back.push(range.clone());
                     index += 1;
                     continue;
                 }
             }
-            let Some(job) = self.waiting.remove(index) else { break };
-            self.start(job, writes);
+            match self.waiting.remove(index) {
+                None => break,
+                Some(Waiting::Job(job)) => self.start(job, writes),
+                Some(Waiting::Scatter(scatter)) => self.start_scatter(scatter, writes),
+            }
+        }
+    }
+
+    fn start_scatter(&mut self, scatter: Scatter, writes: Option<Range<u64>>) {
+        let free = self.scatters.iter().position(Option::is_none).unwrap_or(self.scatters.len());
+        match self.scatters.get_mut(free) {
+            Some(place) => *place = Some((scatter, writes)),
+            None => self.scatters.push(Some((scatter, writes))),
+        }
+        self.feeding.push_back(free);
+        self.feed();
+    }
+
+    /// Begins parts of requests for many places, the oldest request's first, as far as slots go.
+    fn feed(&mut self) {
+        while self.running < self.slots.len()
+            && let Some(at) = self.feeding.front().copied()
+        {
+            let begun = self.scatters.get_mut(at).and_then(Option::as_mut).and_then(|(scatter, _)| scatter.begin(at));
+            match (begun, self.slots.iter().position(Option::is_none)) {
+                (Some(part), Some(slot)) => {
+                    self.running += 1;
+                    self.proceed_part(slot, part);
+                }
+                _ => {
+                    self.feeding.pop_front();
+                    self.end_scatter(at);
+                }
+            }
+        }
+    }
+
+    fn proceed_part(&mut self, slot: usize, part: scatter::Running) {
+        let Some(Some((scatter, _))) = self.scatters.get_mut(part.scatter) else { return };
+        let call = scatter.call(&part);
+        self.slots[slot] = Some(Running::Part(part));
+        if let Err(error) = self.push(slot, call) {
+            self.completed(slot, Err(error));
+        }
+    }
+
+    /// Answers a request for many places once nothing of it is under way or to be begun.
+    fn end_scatter(&mut self, at: usize) {
+        let under_way = self.scatters[at].as_ref().is_some_and(|(scatter, _)| scatter.is_under_way());
+        if !under_way && let Some((scatter, _)) = self.scatters[at].take() {
+            scatter.finish();
         }
     }
 
@@ -230,24 +317,24 @@ impl Engine {
         // A flush waits for the writes before it; those behind it needn't wait for the flush.
         let writes = writes.filter(|_| job.ask != Ask::Sync);
         let Some(slot) = self.slots.iter().position(Option::is_none) else {
-            return self.waiting.push_front(job);
+            return self.waiting.push_front(Waiting::Job(job));
         };
         if let Err(error) = job.plan(&self.files) {
             return job.finish(&self.files, Err(error));
         }
         self.running += 1;
-        self.proceed(slot, Running { job, writes });
+        self.proceed(slot, job, writes);
     }
 
     /// Makes a job's next call, or answers it.
-    fn proceed(&mut self, slot: usize, mut running: Running) {
-        match running.job.next() {
+    fn proceed(&mut self, slot: usize, mut job: Job, writes: Option<Range<u64>>) {
+        match job.next() {
             Next::Finished(result) => {
                 self.running -= 1;
-                running.job.finish(&self.files, result);
+                job.finish(&self.files, result);
             }
             Next::Call(call) => {
-                self.slots[slot] = Some(running);
+                self.slots[slot] = Some(Running::Job(job, writes));
                 if let Err(error) = self.push(slot, call) {
                     self.completed(slot, Err(error));
                 }
@@ -257,8 +344,9 @@ impl Engine {
 
     fn push(&mut self, slot: usize, call: Call) -> io::Result<()> {
         if let Some(ring) = &mut self.ring {
-            // SAFETY: the call's memory belongs to the job in `slots[slot]`, which stays there, neither moved out nor
-            // dropped, until `completed` for this slot; `fail` and `drop` leak it instead.
+            // SAFETY: the call's memory belongs to the job in `slots[slot]`, or to the request in `scatters` that the part
+            // there names. Either stays, neither moved out nor dropped, until `completed` for this slot; `fail` and `drop`
+            // leak it instead.
             if unsafe { ring.push(slot, call) } {
                 return Ok(());
             }
@@ -273,13 +361,28 @@ impl Engine {
     }
 
     fn completed(&mut self, slot: usize, result: io::Result<u64>) {
-        let Some(mut running) = self.slots.get_mut(slot).and_then(Option::take) else { return };
-        match running.job.completed(&self.files, result) {
-            Ok(()) => self.proceed(slot, running),
-            Err(error) => {
-                self.running -= 1;
-                running.job.finish(&self.files, Err(error));
-            }
+        let Some(running) = self.slots.get_mut(slot).and_then(Option::take) else { return };
+        match running {
+            Running::Job(mut job, writes) => match job.completed(&self.files, result) {
+                Ok(()) => self.proceed(slot, job, writes),
+                Err(error) => {
+                    self.running -= 1;
+                    job.finish(&self.files, Err(error));
+                }
+            },
+            Running::Part(part) => self.completed_part(slot, part, result),
+        }
+    }
+
+    fn completed_part(&mut self, slot: usize, mut part: scatter::Running, result: io::Result<u64>) {
+        let at = part.scatter;
+        let Some(Some((scatter, _))) = self.scatters.get_mut(at) else { return };
+        if scatter.completed(&self.files, &mut part, result) {
+            return self.proceed_part(slot, part);
+        }
+        self.running -= 1;
+        if !self.feeding.contains(&at) {
+            self.end_scatter(at);
         }
     }
 
@@ -290,16 +393,27 @@ impl Engine {
             let error: IoError = ask.error(&self.files, io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()));
             drop(reply.send(Answer { buf, result: Err(error) }));
         };
+        let refuse_scatter = |scatter: Scatter| {
+            let error = scatter.refused(&self.files, io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()));
+            scatter.give_up(error);
+        };
         for running in self.slots.iter_mut().filter_map(Option::take) {
-            let (ask, reply) = running.job.leak();
-            refuse(ask, AlignedBuf::new(0), reply);
+            if let Running::Job(job, _) = running {
+                let (ask, reply) = job.leak();
+                refuse(ask, AlignedBuf::new(0), reply);
+            }
         }
-        for job in self.waiting.drain(..) {
-            refuse(job.ask, job.user, job.reply);
+        self.scatters.drain(..).flatten().for_each(|(scatter, _)| refuse_scatter(scatter));
+        for waiting in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Job(job) => refuse(job.ask, job.user, job.reply),
+                Waiting::Scatter(scatter) => refuse_scatter(scatter),
+            }
         }
         for event in &self.inbox {
             match event {
                 Event::Request(ask, buf, reply) => refuse(ask, buf, reply),
+                Event::Scatter(scatter) => refuse_scatter(scatter),
                 Event::Done(..) => {}
                 Event::Stop => return,
             }
@@ -309,9 +423,15 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Only after a panic is anything left here. The kernel may still use its memory.
+        // Only after a panic is anything left in the kernel here. It may still use its memory.
         for running in self.slots.iter_mut().filter_map(Option::take) {
-            drop(running.job.leak());
+            if let Running::Job(job, _) = running {
+                drop(job.leak());
+            }
+        }
+        for (scatter, _) in self.scatters.drain(..).flatten() {
+            let error = scatter.refused(&self.files, io::ErrorKind::BrokenPipe.into());
+            scatter.give_up(error);
         }
     }
 }

@@ -19,17 +19,21 @@ mod plan;
 mod pool;
 #[allow(unsafe_code)]
 mod ring;
+mod scatter;
 
 pub use engine::{EngineChoice, EngineKind};
 pub use error::{IoError, IoErrorKind, IoOp, IoResult};
 pub use files::Alignment;
 pub use open::OpenOptions;
+pub use scatter::Part;
 
 use crate::blocking;
 use crate::buf::AlignedBuf;
 use engine::{Event, Handle};
 use files::Files;
+use futures_util::future::join_all;
 use job::{Answer, Ask};
+use scatter::Scatter;
 use sluice_proto::units::ByteCount;
 use std::fmt;
 use std::io;
@@ -37,6 +41,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// Parts that are asked for at once where each needs a buffer of its own, of whole pages.
+const PARTS_AT_ONCE: usize = 16;
 
 /// An open disk. See the module for what it promises. Dropping it waits for the calls under way.
 pub struct DirectFile {
@@ -79,6 +86,84 @@ impl DirectFile {
         }
         let (buf, result) = self.ask(ask, buf).await;
         (buf, result.map(drop))
+    }
+
+    /// Fills each part's range of the buffer from the part's place, in any order. What lies between the ranges stays as it is.
+    ///
+    /// # Panics
+    /// Where a range lies outside of the buffer's length: that is a caller's mistake, never input's.
+    pub async fn read_parts(&self, parts: Vec<Part>, buf: AlignedBuf) -> (AlignedBuf, IoResult<()>) {
+        match self.takes(&parts, &buf) {
+            true => self.scatter(false, parts, buf).await,
+            false => self.read_one_by_one(&parts, buf).await,
+        }
+    }
+
+    /// Writes each part's range of the buffer to the part's place, in any order. As [`DirectFile::write_at`] for each; but
+    /// where parts are not aligned, other writes may come in between them.
+    ///
+    /// # Panics
+    /// As [`DirectFile::read_parts`].
+    pub async fn write_parts(&self, parts: Vec<Part>, buf: AlignedBuf) -> (AlignedBuf, IoResult<()>) {
+        let Some(first) = parts.first() else { return (buf, Ok(())) };
+        if let Err(error) = self.may_write(&Ask::Write { offset: first.offset, range: first.range.clone() }) {
+            return (buf, Err(error));
+        }
+        let size = if self.files.is_block { self.size().map_or(0, |size| size.0) } else { u64::MAX };
+        let on_disk = parts.iter().all(|part| part.offset.saturating_add(part.range.len() as u64) <= size);
+        match self.takes(&parts, &buf) && on_disk {
+            true => self.scatter(true, parts, buf).await,
+            false => {
+                let result = self.write_one_by_one(&parts, &buf).await;
+                (buf, result)
+            }
+        }
+    }
+
+    /// True where all of the parts are what direct I/O takes as it is.
+    fn takes(&self, parts: &[Part], buf: &AlignedBuf) -> bool {
+        let inside = parts.iter().all(|part| part.range.start <= part.range.end && part.range.end <= buf.len());
+        assert!(inside, "parts lie inside their buffer");
+        parts.iter().all(|part| part.fits(self.files.align))
+    }
+
+    async fn scatter(&self, write: bool, mut parts: Vec<Part>, buf: AlignedBuf) -> (AlignedBuf, IoResult<()>) {
+        parts.retain(|part| !part.range.is_empty());
+        if parts.is_empty() {
+            return (buf, Ok(()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let scatter = Scatter::new(write, parts, buf, reply);
+        let lost = scatter.refused(&self.files, io::ErrorKind::BrokenPipe.into());
+        self.engine.wake.send(Event::Scatter(scatter));
+        match answer.await {
+            Ok(Answer { buf, result }) => (buf, result.map(drop)),
+            Err(_) => (AlignedBuf::new(0), Err(lost)),
+        }
+    }
+
+    async fn read_one_by_one(&self, parts: &[Part], mut buf: AlignedBuf) -> (AlignedBuf, IoResult<()>) {
+        for some in parts.chunks(PARTS_AT_ONCE) {
+            let read = |part: &Part| self.read_at(part.offset, AlignedBuf::new(part.range.len()), part.range.len());
+            for (part, (bytes, result)) in some.iter().zip(join_all(some.iter().map(read)).await) {
+                if result.is_err() {
+                    return (buf, result);
+                }
+                buf[part.range.clone()].copy_from_slice(&bytes);
+            }
+        }
+        (buf, Ok(()))
+    }
+
+    async fn write_one_by_one(&self, parts: &[Part], buf: &AlignedBuf) -> IoResult<()> {
+        for some in parts.chunks(PARTS_AT_ONCE) {
+            let write = |part: &Part| {
+                let bytes = AlignedBuf::from_slice(&buf[part.range.clone()]);
+                self.write_at(part.offset, bytes, 0..part.range.len())
+            };
+            join_all(some.iter().map(write)).await.into_iter().try_for_each(|(_, result)| result)?;
+        }
+        Ok(())
     }
 
     /// Makes everything durable that was written by requests sent before this one, finished or not.

@@ -218,3 +218,34 @@ fn threads_stand_in_where_a_ring_is_refused() {
     write(&disk, 0, &pattern(0, 4096));
     assert_eq!(read(&disk, 0, 4096), pattern(0, 4096));
 }
+
+/// Parts of any size, in any order, with gaps in the buffer; many more than there are slots.
+#[test]
+fn parts_come_from_their_places_and_go_there() {
+    for disk in disks(1 << 20) {
+        write(&disk, 0, &pattern(0, 1 << 20));
+        for (unit, gap) in [(4096, 0), (512, 0), (512, 512), (700, 100)] {
+            let step = unit + gap;
+            let part = |i: usize| Part {
+                offset: (((i * 7) % 150) * 5000 / unit * unit) as u64,
+                range: i * step..i * step + unit,
+            };
+            let mut parts: Vec<Part> = (0..150).map(part).collect();
+            parts.push(Part { offset: 0, range: 5..5 });
+            let (buf, result) = blocking::wait(disk.read_parts(parts.clone(), AlignedBuf::zeroed(150 * step)));
+            result.expect("reads");
+            for Part { offset, range } in &parts {
+                assert!(buf[range.clone()] == pattern(*offset, range.len()), "{disk:?} {offset} {unit}");
+            }
+            // The same bytes, one unit further on.
+            parts.iter_mut().for_each(|part| part.offset += unit as u64);
+            let (mut buf, result) = blocking::wait(disk.write_parts(parts.clone(), buf));
+            result.expect("writes");
+            for Part { offset, range } in &parts {
+                assert!(read(&disk, *offset, range.len()) == buf[range.clone()], "{disk:?} {offset} {unit}");
+            }
+            buf.fill(0);
+            write(&disk, 0, &pattern(0, 1 << 20));
+        }
+    }
+}

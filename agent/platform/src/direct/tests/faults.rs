@@ -208,3 +208,53 @@ fn more_requests_than_slots_all_get_answered() {
         });
     }
 }
+
+#[test]
+fn one_part_that_fails_fails_the_request_and_is_named() {
+    for engine in ENGINES {
+        let disk = Disk::file(64 << 10, engine);
+        let part = |i: usize, offset| Part { offset, range: i * 4096..(i + 1) * 4096 };
+        let mut parts: Vec<Part> = (0..16).map(|i| part(i, i as u64 * 4096)).collect();
+        parts[9].offset = 1 << 20;
+        let (buf, result) = blocking::wait(disk.read_parts(parts, AlignedBuf::zeroed(64 << 10)));
+        let error = result.expect_err("behind the end");
+        assert_eq!((error.kind(), error.offset(), error.len_bytes()), (IoErrorKind::PastEnd, 1 << 20, 4096));
+        assert_eq!(buf.len(), 64 << 10, "the buffer comes back with an error too");
+        let reader = DirectFile::open(disk.path()).expect("opens");
+        let (_, result) = blocking::wait(reader.write_parts(vec![part(0, 0)], AlignedBuf::zeroed(4096)));
+        assert_eq!(result.expect_err("read-only").kind(), IoErrorKind::ReadOnly);
+    }
+    if !root("parts past a device's end") {
+        return;
+    }
+    for engine in ENGINES {
+        let disk = Disk::device(1 << 20, 512, engine);
+        let parts = vec![Part { offset: 0, range: 0..512 }, Part { offset: 1 << 20, range: 512..1024 }];
+        let (_, result) = blocking::wait(disk.write_parts(parts, AlignedBuf::zeroed(1024)));
+        assert_eq!(result.expect_err("past the end").kind(), IoErrorKind::PastEnd);
+    }
+}
+
+#[test]
+fn abandoned_parts_give_their_buffer_back_and_undo_nothing() {
+    for disk in disks(1 << 20) {
+        let pool = BufPool::new(4, 256 << 10);
+        let parts = |shift: u64| -> Vec<Part> {
+            (0..64).map(|i| Part { offset: (i as u64 * 2 + shift) * 4096, range: i * 4096..(i + 1) * 4096 }).collect()
+        };
+        for round in 0..100 {
+            let mut buf = pool.take_blocking();
+            buf.set_len(256 << 10);
+            match round % 2 {
+                0 => abandon(disk.read_parts(parts(0), buf)),
+                _ => abandon(disk.write_parts(parts(1), buf)),
+            }
+        }
+        let all: Vec<_> = (0..4).map(|_| pool.take_blocking()).collect();
+        assert_eq!(pool.available(), 0);
+        drop(all);
+        abandon(disk.write_parts(parts(0), AlignedBuf::from_slice(&[1; 256 << 10])));
+        write(&disk, 0, &pattern(0, 1 << 20));
+        assert!(read(&disk, 0, 1 << 20) == pattern(0, 1 << 20), "{disk:?}");
+    }
+}

@@ -8,10 +8,41 @@ const BYTES: u64 = 256 << 10;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Write { offset: u64, len: usize, fill: u8 },
-    Zero { offset: u64, len: u64, free: bool },
-    Read { offset: u64, len: usize },
+    Write {
+        offset: u64,
+        len: usize,
+        fill: u8,
+    },
+    Zero {
+        offset: u64,
+        len: u64,
+        free: bool,
+    },
+    Read {
+        offset: u64,
+        len: usize,
+    },
+    /// Pages that lie `stride` pages apart.
+    WriteParts {
+        first: u64,
+        stride: u64,
+        count: u64,
+        fill: u8,
+    },
+    ReadParts {
+        first: u64,
+        stride: u64,
+        count: u64,
+    },
     Sync,
+}
+
+const PAGE: u64 = 4096;
+
+/// Where such pages are, as far as they are on the disk: the place and the bytes of the buffer.
+fn pages(first: u64, stride: u64, count: u64) -> Vec<Part> {
+    let places = (0..count).map(|i| (first + i * stride) * PAGE).take_while(|offset| offset + PAGE <= BYTES);
+    places.zip(0..).map(|(offset, i)| Part { offset, range: i * PAGE as usize..(i + 1) * PAGE as usize }).collect()
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -21,11 +52,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..BYTES, 1..9_000u64),
     ];
     let place = place.prop_map(|(offset, len)| (offset, len.min(BYTES - offset)));
-    let step = (place, 0..10u8, 1..255u8).prop_map(|((offset, len), what, fill)| match what {
+    let step = (place, 0..13u8, 1..255u8).prop_map(|((offset, len), what, fill)| match what {
         0..5 => Step::Write { offset, len: len as usize, fill },
         5 => Step::Zero { offset, len, free: true },
         6 => Step::Zero { offset, len, free: false },
         7 => Step::Sync,
+        8 | 9 => Step::WriteParts { first: offset / PAGE, stride: len / PAGE % 4 + 1, count: len / 512, fill },
+        10 => Step::ReadParts { first: offset / PAGE, stride: len / PAGE % 4 + 1, count: len / 512 },
         _ => Step::Read { offset, len: len as usize },
     });
     // Batches: those in one are under way at the same time.
@@ -55,7 +88,17 @@ async fn apply(disk: &DirectFile, batch: &[Step], model: &mut [u8]) {
                 }));
             }
             Step::Sync => under_way.push(Box::pin(async { disk.sync_data().await.expect("flushes") })),
-            Step::Read { .. } => {}
+            Step::WriteParts { first, stride, count, fill } => {
+                let parts = pages(first, stride, count);
+                for part in &parts {
+                    model[part.offset as usize..(part.offset + PAGE) as usize].fill(fill);
+                }
+                under_way.push(Box::pin(async move {
+                    let buf = AlignedBuf::from_slice(&vec![fill; parts.len() * PAGE as usize]);
+                    disk.write_parts(parts, buf).await.1.expect("writes");
+                }));
+            }
+            Step::Read { .. } | Step::ReadParts { .. } => {}
         }
     }
     // Polled once in their order, so that they are sent in their order; then all are waited for.
@@ -69,6 +112,14 @@ async fn apply(disk: &DirectFile, batch: &[Step], model: &mut [u8]) {
             let (buf, result) = disk.read_at(offset, AlignedBuf::new(len), len).await;
             result.expect("reads");
             assert!(buf[..] == model[offset as usize..offset as usize + len], "{offset}+{len}");
+        }
+        if let Step::ReadParts { first, stride, count } = *step {
+            let parts = pages(first, stride, count);
+            let (buf, result) = disk.read_parts(parts.clone(), AlignedBuf::zeroed(parts.len() * PAGE as usize)).await;
+            result.expect("reads");
+            for Part { offset, range } in parts {
+                assert!(buf[range] == model[offset as usize..(offset + PAGE) as usize], "{offset}");
+            }
         }
     }
 }
