@@ -22,6 +22,9 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(super) const BATCH_BYTES: u64 = 64 << 20;
 /// Segments in such a batch at most.
 pub(super) const BATCH_SEGMENTS: usize = 32;
+/// The same for cycles whose changes are scattered: small, so that of one batch after the other each is written, flushed and read
+/// back at a time.
+const SCATTERED_BYTES: u64 = 16 << 20;
 /// Runs of sectors that an error names.
 const SHOWN_RUNS: usize = 8;
 
@@ -40,7 +43,7 @@ struct Held {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// A batch that is on the target, not yet flushed and read back.
+/// A batch that is on the target, not yet read back.
 struct Written {
     batch: Vec<Arc<Job>>,
     /// The chaining values of each job's blocks at the source; none where it was applied by an earlier run.
@@ -152,20 +155,30 @@ impl Session {
         check_untouched(&cycle.pipeline, noted.as_ref()).await
     }
 
-    /// Writes batch after batch; each is flushed and read back while the next one is written.
+    /// Writes batch after batch. While one is written, the one before it is flushed, and that before it read back.
     async fn write_all(&self, cycle: &Committed, mut held: Held) -> Result<Tally, Stop> {
-        let (mut tally, mut jobs, mut behind) = (Tally::default(), jobs(&cycle.manifest), None);
+        let (mut tally, mut jobs) = (Tally::default(), jobs(&cycle.manifest));
+        let (mut written, mut flushed): (Option<Written>, Option<Written>) = (None, None);
         loop {
-            let batch = next_batch(&mut jobs);
-            let last = batch.is_empty();
-            let write = |job: &Arc<Job>| cycle.pipeline.clone().write(job.clone(), held.opened.pop_front());
-            let writes: Vec<_> = batch.iter().map(write).collect();
-            let proof = self.prove(cycle, behind.take(), &mut tally);
-            let (source, ()) = tokio::try_join!(in_lanes(writes), proof)?;
-            if last {
+            let batch = next_batch(&mut jobs, SCATTERED_BYTES, 1);
+            if batch.is_empty() && written.is_none() && flushed.is_none() {
                 return Ok(tally);
             }
-            behind = Some(Written { batch, source: source.into_iter().map(Some).collect() });
+            let write = |job: &Arc<Job>| cycle.pipeline.clone().write(job.clone(), held.opened.pop_front());
+            let writes: Vec<_> = batch.iter().map(write).collect();
+            let flush = async {
+                match &written {
+                    Some(_) => Ok(cycle.pipeline.target.sync().await?),
+                    None => Ok(()),
+                }
+            };
+            let proof = Self::prove(cycle, flushed.take(), &mut tally);
+            // The flush is asked for first, so that it need not wait for the writes that begin with it.
+            let ((), source, ()) = tokio::try_join!(biased; flush, in_lanes(writes), proof)?;
+            flushed = written.take();
+            if !batch.is_empty() {
+                written = Some(Written { batch, source: source.into_iter().map(Some).collect() });
+            }
         }
     }
 
@@ -193,7 +206,7 @@ impl Session {
         let mut behind: Option<Written> = None;
         let applied_end = AppliedGroup::end(&groups);
         loop {
-            let batch = next_batch(&mut jobs);
+            let batch = next_batch(&mut jobs, BATCH_BYTES, LANES);
             let last = batch.is_empty();
             let bring = |job: &Arc<Job>| {
                 let (pipeline, job, here) = (cycle.pipeline.clone(), job.clone(), present.next().unwrap_or(false));
@@ -210,7 +223,7 @@ impl Session {
             let brings: Vec<_> = batch.iter().map(bring).collect();
             let proven: Vec<_> = behind.iter().flat_map(|written| written.batch.clone()).collect();
             let fresh = behind.as_ref().is_some_and(|written| written.source.iter().any(Option::is_some));
-            let proof = self.prove(cycle, behind.take(), &mut tally);
+            let proof = Self::flush_and_prove(cycle, behind.take(), &mut tally);
             let (source, ()) = tokio::try_join!(in_lanes(brings), proof)?;
             proven.iter().for_each(|j| AppliedGroup::push(&mut done, j.first, j.blocks.len() as u64, j.hash));
             if fresh {
@@ -236,16 +249,22 @@ impl Session {
         streamed.digest.filter(|_| same && all_present)
     }
 
-    /// Flushes a batch and reads it back from the medium.
+    /// Reads a batch that was flushed back from the medium.
     pub(super) async fn read_batch(pipeline: &Arc<Pipeline>, batch: &[Arc<Job>]) -> Result<Vec<Vec<BlockCv>>, Stop> {
-        pipeline.target.sync().await?;
         let reads: Vec<_> = batch.iter().map(|job| pipeline.clone().read_back(job.clone())).collect();
         in_lanes(reads).await
     }
 
-    /// Reads back what was written, and counts what of it is as the source sent it.
-    async fn prove(&self, cycle: &Committed, written: Option<Written>, tally: &mut Tally) -> Result<(), Stop> {
-        let Some(Written { batch, source }) = written else { return Ok(()) };
+    async fn flush_and_prove(cycle: &Committed, written: Option<Written>, tally: &mut Tally) -> Result<(), Stop> {
+        if written.is_some() {
+            cycle.pipeline.target.sync().await?;
+        }
+        Self::prove(cycle, written, tally).await
+    }
+
+    /// Reads back what was written and flushed, and counts what of it is as the source sent it.
+    async fn prove(cycle: &Committed, flushed: Option<Written>, tally: &mut Tally) -> Result<(), Stop> {
+        let Some(Written { batch, source }) = flushed else { return Ok(()) };
         let target = Self::read_batch(&cycle.pipeline, &batch).await?;
         for ((job, source), target) in batch.iter().zip(&source).zip(&target) {
             tally.add(job, source.as_deref(), target);
@@ -295,10 +314,11 @@ async fn check_untouched(pipeline: &Pipeline, noted: Option<&Fingerprint>) -> Re
     accept::check_untouched(noted, &now).map_err(Stop::Fail)
 }
 
-fn next_batch(jobs: &mut impl Iterator<Item = Arc<Job>>) -> Vec<Arc<Job>> {
+/// The next jobs, of `bytes_min` bytes and `jobs_min` jobs at least, as far as there are as many.
+fn next_batch(jobs: &mut impl Iterator<Item = Arc<Job>>, bytes_min: u64, jobs_min: usize) -> Vec<Arc<Job>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     // A run of zeros may be one segment: its neighbours keep the other lanes busy.
-    while (bytes < BATCH_BYTES || batch.len() < LANES)
+    while (bytes < bytes_min || batch.len() < jobs_min)
         && batch.len() < BATCH_SEGMENTS
         && let Some(job) = jobs.next()
     {

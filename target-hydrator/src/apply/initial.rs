@@ -119,6 +119,7 @@ impl Session {
     /// Flushes what was written, reads it back and notes it. Gives the segments' names.
     async fn prove_behind(&mut self, pipeline: &Arc<Pipeline>, behind: Option<Behind>) -> Result<Vec<String>, Stop> {
         let Some(Behind { batch, source }) = behind else { return Ok(Vec::new()) };
+        pipeline.target.sync().await?;
         let target = Self::read_batch(pipeline, &batch).await?;
         if source != target {
             return Err(Stop::fail(FailReason::DigestMismatch, "the target does not hold what was written to it"));
