@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// Changes that follow each other so closely are told in one reply.
 const GATHER: Duration = Duration::from_millis(20);
-/// The reply to an initial cycle names each of its segments: the more there are, the less often it is made.
+/// The reply names each segment of a cycle that is being shipped: the more there are, the less often it is made.
 const SEGMENTS_PER_MS: usize = 40;
 
 impl Service {
@@ -209,10 +209,9 @@ impl Inner {
     }
 }
 
-/// Only an initial cycle may be applied ahead of its commit.
+/// Before the commit segments are told one by one: those of an initial cycle may be applied, those of others checked.
 fn shows_segments(open: &OpenCycle) -> bool {
-    let cycle = &open.record;
-    cycle.kind == CycleKind::Initial && matches!(cycle.state, CycleState::Capturing | CycleState::Shipping)
+    matches!(open.record.state, CycleState::Capturing | CycleState::Shipping)
 }
 
 fn work_of(state: &DiskState, open: &OpenCycle) -> Work {

@@ -132,12 +132,8 @@ impl Inner {
             };
             return Err(repository_failed(error));
         }
-        let first = open.record.state != cycle.state;
         open.record = cycle;
-        // Of other cycles a hydrator sees nothing before the commit.
-        if first || open.record.kind == CycleKind::Initial {
-            self.work_changed();
-        }
+        self.work_changed();
         cell.hear();
         Ok(())
     }

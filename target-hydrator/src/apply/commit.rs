@@ -40,7 +40,7 @@ pub(super) struct Committed {
 #[derive(Default)]
 struct Held {
     opened: VecDeque<Opened>,
-    _room: Option<OwnedSemaphorePermit>,
+    rooms: Vec<OwnedSemaphorePermit>,
 }
 
 /// A batch that is on the target, not yet read back.
@@ -114,21 +114,32 @@ impl Session {
         Ok(done)
     }
 
-    /// Checks every segment before the first byte is written. A small cycle's plaintext is held.
-    async fn check_all(&self, cycle: &Committed) -> Result<Held, Stop> {
+    /// Checks every segment that was not checked while it arrived, before the first byte is written. Plaintext is held as far
+    /// as there is room.
+    async fn check_all(&mut self, cycle: &Committed) -> Result<Held, Stop> {
         let manifest = &cycle.manifest;
         let total = manifest.plan.count().bytes();
         self.env.progress.begin(manifest.disk, manifest.cycle, Phase::Checking, total);
-        let room = self.env.budget.hold(total.0);
-        let hold = room.is_some();
-        let check = |job| cycle.pipeline.clone().check(job, hold);
-        let mut checked = stream::iter(jobs(manifest).map(check)).buffered(LANES);
-        let (mut held, mut digest) = (Held { opened: VecDeque::new(), _room: room }, StreamDigest::default());
-        while let Some(opened) = checked.try_next().await? {
-            opened.cvs.iter().for_each(|cv| digest.push(*cv));
-            if hold {
-                held.opened.push_back(opened);
+        let mut ahead = self.ahead.take();
+        let check = |job: Arc<Job>| {
+            let known = ahead.as_mut().and_then(|ahead| ahead.take(cycle, &job));
+            let pipeline = cycle.pipeline.clone();
+            async move {
+                match known {
+                    Some(known) => {
+                        pipeline.progress.add(pipeline.cycle.disk, job.bytes());
+                        Ok((known.opened, known.room))
+                    }
+                    None => pipeline.check(job).await,
+                }
             }
+        };
+        let mut checked = stream::iter(jobs(manifest).map(check)).buffered(LANES);
+        let (mut held, mut digest) = (Held::default(), StreamDigest::default());
+        while let Some((opened, room)) = checked.try_next().await? {
+            opened.cvs.iter().for_each(|cv| digest.push(*cv));
+            held.opened.push_back(opened);
+            held.rooms.extend(room);
         }
         match digest.finish() == manifest.digest {
             true => Ok(held),

@@ -158,7 +158,7 @@ impl Session {
     }
 
     /// How the cycle is sealed, by the header of a stored segment; every other one must be sealed alike.
-    async fn suite(&self, work: &Work) -> Result<Suite, Stop> {
+    pub(super) async fn suite(&self, work: &Work) -> Result<Suite, Stop> {
         let Some(segment) = work.stored.first() else { return Err(Stop::Later("no segment is stored yet".into())) };
         let folder = cycle_folder(work.disk, work.generation, work.cycle);
         let key = format!("{folder}/{}", segment.name);

@@ -1,14 +1,15 @@
 //! Applying a cycle: nothing of it is believed before it was checked, nothing of the target before it was read back.
 //!
 //! 1. Accept: the manifest is opened with the disk's key and must follow from what the ledger says of the target.
-//! 2. Check: every segment's hash, seal, place and plaintext, all of them before the first byte is written. Segments of
-//!    an initial cycle are checked one by one instead, as the target holds nothing yet that could be spoiled.
+//! 2. Check: every segment's hash, seal, place and plaintext, all of them before the first byte is written; as far as they
+//!    have arrived, before the commit. Segments of an initial cycle are checked one by one instead, as the target holds nothing yet that could be spoiled.
 //! 3. Write, after the ledger says so; flush; read back from the medium and compare block by block.
 //! 4. The ledger says verified. Only then the appliance is told.
 //!
 //! A crash anywhere before the last step means that the cycle is applied again.
 
 mod accept;
+mod ahead;
 mod budget;
 mod commit;
 mod initial;

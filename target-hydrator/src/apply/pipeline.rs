@@ -1,7 +1,8 @@
 //! Moving one cycle's segments: fetched, opened, written, read back. Several at a time, each in bounded memory.
 
+use super::ahead::Checked;
 use super::budget::Budget;
-use super::segment::{Cycle, Job, Op, Opened, buffer, open, open_piece};
+use super::segment::{Cycle, Job, Op, Opened, buffer, open, open_ahead, open_piece};
 use super::stop::Stop;
 use crate::compute::Compute;
 use crate::progress::Progress;
@@ -14,9 +15,11 @@ use sluice_platform::AlignedBuf;
 use sluice_proto::cycle::FailReason;
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::stream::{BlockCv, BlockHasher, Blocks, StreamDigest};
-use sluice_proto::{BlockNo, ByteCount, Digest, Extent, FormatError, GRAIN_SECTORS, Sector, SectorBitmap};
+use sluice_proto::wire::StoredSegment;
+use sluice_proto::{BLOCK_BYTES, BlockNo, ByteCount, Digest, Extent, FormatError, GRAIN_SECTORS, Sector, SectorBitmap};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Segments of one disk in flight.
 pub(crate) const LANES: usize = 3;
@@ -64,16 +67,31 @@ where
 }
 
 impl Pipeline {
-    /// Fetches a segment and checks it in full; keeps a local copy where the store is far away. What it does to the
-    /// target is held only if `keep`.
-    pub async fn check(self: Arc<Self>, job: Arc<Job>, keep: bool) -> Result<Opened, Stop> {
+    /// Fetches a segment and checks it in full; keeps a local copy where the store is far away. What it does to the target
+    /// is held where there is room, with the room.
+    pub async fn check(self: Arc<Self>, job: Arc<Job>) -> Result<(Opened, Option<OwnedSemaphorePermit>), Stop> {
         let _room = self.budget.segment().await;
         let bytes = self.fetch(&job).await?;
-        let keep_max = if keep { KEEP_BYTES * 2 } else { 0 };
-        let opened = self.open(&job, &bytes, keep_max).await?;
+        let room = self.budget.hold(job.bytes().0);
+        let opened = self.open(&job, &bytes, keep_max(room.as_ref())).await?;
         self.spool.keep(&self.key(&job), bytes).await?;
         self.progress.add(self.cycle.disk, job.bytes());
-        Ok(opened)
+        Ok((opened, room))
+    }
+
+    /// The same before the commit, as far as that can be.
+    pub async fn check_ahead(self: Arc<Self>, stored: StoredSegment) -> Result<Checked, Stop> {
+        let _room = self.budget.segment().await;
+        let StoredSegment { name, first, blocks, len, hash } = stored;
+        let job = Arc::new(Job { name, first, len, hash, salt: None, blocks: Vec::new() });
+        let bytes = self.fetch(&job).await?;
+        let room = self.budget.hold(blocks.saturating_mul(BLOCK_BYTES));
+        let (cycle, at, object, most) = (self.cycle.clone(), job.clone(), bytes.clone(), keep_max(room.as_ref()));
+        let opened = self.compute.run(move || open_ahead(&cycle, &at, blocks, &object, most)).await?;
+        let (opened, salt, plan) = opened.map_err(|e| corrupt(&job, &e))?;
+        self.spool.keep(&self.key(&job), bytes).await?;
+        let room = room.filter(|_| opened.ops.is_some());
+        Ok(Checked { hash, salt, plan, opened, room })
     }
 
     /// Writes a segment that was checked already. Gives the chaining values of its blocks at the source.
@@ -245,6 +263,11 @@ impl Pipeline {
         };
         stream::iter(ops.into_iter().map(carry_out)).buffer_unordered(DEPTH).try_collect().await
     }
+}
+
+/// How much of a segment's plaintext is held, given the room that there is for it.
+fn keep_max(room: Option<&OwnedSemaphorePermit>) -> u64 {
+    if room.is_some() { KEEP_BYTES * 2 } else { 0 }
 }
 
 fn corrupt(job: &Job, error: &FormatError) -> Stop {

@@ -7,7 +7,8 @@ use sluice_proto::manifest::SegmentEntry;
 use sluice_proto::segment::{BlockDecoder, FrameData, Segment};
 use sluice_proto::stream::BlockCv;
 use sluice_proto::{
-    BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, FormatError, FormatErrorKind, Generation, SectorCount,
+    BLOCK_BYTES, BLOCK_SECTORS, BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, FormatError, FormatErrorKind,
+    Generation, SectorCount,
 };
 use std::sync::LazyLock;
 
@@ -104,8 +105,13 @@ fn bad<T>(kind: FormatErrorKind, context: impl Into<String>) -> Result<T, Format
     Err(FormatError::new(kind, context))
 }
 
-/// Checks what needs no decoding: length, hash, structure, place, and the seal of the index.
-fn enter<'a>(cycle: &Cycle, job: &Job, bytes: &'a [u8]) -> Result<(Segment<'a>, Vec<BlockCv>), FormatError> {
+/// Checks what needs no decoding: length, hash, structure, place, and the seal of the index. It must have `blocks` blocks.
+fn enter<'a>(
+    cycle: &Cycle,
+    job: &Job,
+    blocks: u64,
+    bytes: &'a [u8],
+) -> Result<(Segment<'a>, Vec<BlockCv>), FormatError> {
     if bytes.len() as u64 != job.len.0 {
         return bad(FormatErrorKind::Truncated, format!("{} bytes where there should be {}", bytes.len(), job.len));
     }
@@ -120,7 +126,7 @@ fn enter<'a>(cycle: &Cycle, job: &Job, bytes: &'a [u8]) -> Result<(Segment<'a>, 
     if job.salt.is_some_and(|salt| salt.0 != segment.header().salt) {
         return bad(FormatErrorKind::Misplaced, "of another attempt than the manifest names");
     }
-    if segment.first() != job.first || segment.blocks() != job.blocks.len() as u64 {
+    if segment.first() != job.first || segment.blocks() != blocks {
         return bad(FormatErrorKind::Misplaced, format!("{:?} where {:?} was due", segment.first(), job.first));
     }
     let cvs = segment.block_cvs(&segment.key(&cycle.key))?;
@@ -130,27 +136,76 @@ fn enter<'a>(cycle: &Cycle, job: &Job, bytes: &'a [u8]) -> Result<(Segment<'a>, 
 /// Checks a segment in full: every frame decoded, every extent by the plan, every block's hash. Keeps what it does to the
 /// target where that is `keep_max` bytes at most.
 pub(crate) fn open(cycle: &Cycle, job: &Job, bytes: &[u8], keep_max: u64) -> Result<Opened, FormatError> {
-    let (segment, cvs) = enter(cycle, job, bytes)?;
+    let (segment, cvs) = enter(cycle, job, job.blocks.len() as u64, bytes)?;
+    let mut plan: Vec<Walk<'_>> = job.blocks.iter().map(|extents| Walk::new(extents)).collect();
+    open_blocks(cycle, &segment, cvs, keep_max, |position, extent| match extent {
+        Some(extent) => plan[position].take(extent),
+        None => plan[position].end(),
+    })
+}
+
+/// The same while the plan is not known yet. Gives the salt, and the digest of the sectors that it brings.
+pub(crate) fn open_ahead(
+    cycle: &Cycle,
+    job: &Job,
+    blocks: u64,
+    bytes: &[u8],
+    keep_max: u64,
+) -> Result<(Opened, Digest, Digest), FormatError> {
+    let (segment, cvs) = enter(cycle, job, blocks, bytes)?;
+    let mut extents: Vec<Vec<Extent>> = vec![Vec::new(); cvs.len()];
+    let opened = open_blocks(cycle, &segment, cvs, keep_max, |position, extent| {
+        let Some(extent) = extent else { return Ok(()) };
+        match extents[position].last_mut().filter(|last| last.end() == extent.start) {
+            Some(last) => last.len.0 += extent.len.0,
+            None => extents[position].push(extent),
+        }
+        Ok(())
+    })?;
+    Ok((opened, Digest(segment.header().salt), plan_digest(&extents)))
+}
+
+/// A digest of which sectors blocks bring.
+pub(super) fn plan_digest(blocks: &[Vec<Extent>]) -> Digest {
+    let mut bytes = Vec::new();
+    for extents in blocks {
+        bytes.extend_from_slice(&(extents.len() as u64).to_le_bytes());
+        for extent in extents {
+            bytes.extend_from_slice(&extent.start.0.to_le_bytes());
+            bytes.extend_from_slice(&extent.len.0.to_le_bytes());
+        }
+    }
+    Digest::of(&bytes)
+}
+
+/// Opens every block, and checks its hash; `see` may refuse an extent of a block, or that it ends there.
+fn open_blocks(
+    cycle: &Cycle,
+    segment: &Segment<'_>,
+    cvs: Vec<BlockCv>,
+    keep_max: u64,
+    mut see: impl FnMut(usize, Option<Extent>) -> Result<(), FormatError>,
+) -> Result<Opened, FormatError> {
     let key = segment.key(&cycle.key);
     let mut decoder = BlockDecoder::new(cycle.stream);
     let (mut ops, mut zeros) = (Some(Ops::default()), Vec::new());
-    for (position, extents) in job.blocks.iter().enumerate() {
-        let block = BlockNo(job.first.0 + position as u64);
-        let (mut is_zero, mut plan) = (true, Walk::new(extents));
+    for (position, cv) in cvs.iter().enumerate() {
+        let block = BlockNo(segment.first().0 + position as u64);
+        let mut is_zero = true;
         if let Some(kept) = &mut ops {
-            kept.begin_block(extents);
+            kept.begin_block(cycle, block);
         }
-        let decoded = decoder.decode(&segment, &key, position, cycle.sectors, |extent, data| {
-            plan.take(extent)?;
+        let decoded = decoder.decode(segment, &key, position, cycle.sectors, |extent, data| {
+            see(position, Some(extent))?;
             is_zero &= data == FrameData::Zeros;
             if let Some(kept) = &mut ops {
                 kept.push(extent, data);
             }
             Ok::<_, FormatError>(())
         })?;
-        plan.end()?;
-        if decoded.cv != cvs[position] {
-            return bad(FormatErrorKind::Forged, format!("{:?} is not what its index says", job.first));
+        see(position, None)?;
+        if decoded.cv != *cv {
+            return bad(FormatErrorKind::Forged, format!("{block:?} is not what its index says"));
         }
         if is_zero {
             zeros.push(block);
@@ -172,7 +227,7 @@ pub(crate) fn open_piece(
 ) -> Result<(Vec<Op>, usize, Vec<BlockCv>), FormatError> {
     // The store might have been changed since: the hash is checked again before the first piece.
     let (segment, cvs) = match position {
-        0 => enter(cycle, job, bytes)?,
+        0 => enter(cycle, job, job.blocks.len() as u64, bytes)?,
         _ => (Segment::parse(bytes)?, Vec::new()),
     };
     let key = segment.key(&cycle.key);
@@ -181,7 +236,7 @@ pub(crate) fn open_piece(
     let mut next = position;
     while next < job.blocks.len() && ops.bytes < STEP_BYTES && next - position < STEP_BLOCKS {
         let mut plan = Walk::new(&job.blocks[next]);
-        ops.begin_block(&job.blocks[next]);
+        ops.begin_block(cycle, BlockNo(job.first.0 + next as u64));
         decoder.decode(&segment, &key, next, cycle.sectors, |extent, data| {
             plan.take(extent)?;
             ops.push(extent, data);
@@ -244,8 +299,9 @@ struct Ops {
 }
 
 impl Ops {
-    fn begin_block(&mut self, extents: &[Extent]) {
-        self.block_left = extents.iter().map(|extent| extent.bytes().0).sum();
+    fn begin_block(&mut self, cycle: &Cycle, block: BlockNo) {
+        let behind = SectorCount(cycle.stream.0.saturating_sub(block.0.saturating_mul(BLOCK_SECTORS)));
+        self.block_left = behind.bytes().0.min(BLOCK_BYTES);
     }
 
     fn push(&mut self, extent: Extent, data: FrameData<'_>) {

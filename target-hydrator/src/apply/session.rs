@@ -1,6 +1,7 @@
 //! One disk as the hydrator knows it: its ledger, its target, and the cycle that is under way.
 
 use super::accept::Facts;
+use super::ahead::Ahead;
 use super::budget::Budget;
 use super::commit::Committed;
 use super::initial::Streamed;
@@ -130,6 +131,7 @@ pub struct Session {
     pub(crate) file: LedgerFile,
     pub(super) target: Option<Arc<dyn Target>>,
     pub(super) streamed: Option<Streamed>,
+    pub(super) ahead: Option<Ahead>,
 }
 
 impl Session {
@@ -140,7 +142,7 @@ impl Session {
     pub async fn open(env: Environment, work: &Work) -> Result<Self, StateError> {
         let store = env.targets.state(work).await?;
         let file = LedgerFile::open(store, work.disk, work.size).await?;
-        Ok(Self { env, file, target: None, streamed: None })
+        Ok(Self { env, file, target: None, streamed: None, ahead: None })
     }
 
     /// What the hydrator knows of the target.
@@ -299,7 +301,7 @@ impl Session {
 
     /// Brings the ledger in line with a failed cycle: what it wrote stays marked until a later cycle brings it again.
     async fn note_failure(&mut self, work: &Work, failure: &Failure) -> Result<(), StateError> {
-        self.streamed = None;
+        (self.streamed, self.ahead) = (None, None);
         if failure.reason == FailReason::TargetChanged {
             // Another file may be under its name: it is opened again.
             self.target = None;

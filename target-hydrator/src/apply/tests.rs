@@ -1,5 +1,6 @@
 //! Cycles made by the real codecs, applied to a disk in memory.
 
+mod ahead;
 mod crash;
 mod forged;
 mod hostile;

@@ -1,8 +1,9 @@
 //! One disk's task: claim, apply, report.
 
 use super::Pause;
-use crate::apply::{Environment, Report, Session, Stop};
+use crate::apply::{Environment, Failure, Report, Session, Stop};
 use sluice_client::{ApiError, HydratorApi};
+use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Outcome, VerdictRequest, Work};
 use sluice_proto::{CycleNo, Digest, DiskId, Generation};
 use std::sync::Arc;
@@ -61,7 +62,10 @@ impl DiskTask {
             let current = work.borrow_and_update().clone();
             let next = match &current {
                 Some(current) => self.step(current).await,
-                None => Next::Rest,
+                None => {
+                    self.forget_ahead(None);
+                    Next::Rest
+                }
             };
             if !matches!(next, Next::Retry(_)) {
                 self.environment.progress.gets_on(self.disk);
@@ -92,7 +96,14 @@ impl DiskTask {
         }
     }
 
+    fn forget_ahead(&mut self, but: Option<&Work>) {
+        if let Some(session) = &mut self.session {
+            session.forget_ahead(but);
+        }
+    }
+
     async fn step(&mut self, work: &Work) -> Next {
+        self.forget_ahead(Some(work));
         if self.pending.as_ref().is_some_and(|p| (p.cycle, p.manifest) != (work.cycle, work.manifest)) {
             self.pending = None;
         }
@@ -192,7 +203,23 @@ impl DiskTask {
         }
     }
 
+    /// Checks ahead of the commit what has arrived of a cycle.
+    async fn check_ahead(&mut self, work: &Work) -> Next {
+        let Some(session) = self.session.as_mut().filter(|session| session.can_check(work)) else { return Next::Rest };
+        match session.check_ahead(work).await {
+            Ok(()) => Next::Go,
+            // The commit is the same without it.
+            Err(Stop::Later(why) | Stop::Fail(Failure { detail: why, .. })) => {
+                tracing::debug!(disk = %self.disk, "not checked ahead of the commit: {why}");
+                Next::Rest
+            }
+        }
+    }
+
     async fn stream(&mut self, work: &Work) -> Next {
+        if work.kind != CycleKind::Initial {
+            return self.check_ahead(work).await;
+        }
         if !self.session.as_ref().is_some_and(|session| session.can_stream(work)) {
             return Next::Rest;
         }
