@@ -9,7 +9,7 @@ const SEGMENTS_MAX: usize = 4;
 /// Of these, how many may be of initial cycles: a small delta never stands behind a large disk's first copy.
 const INITIAL_MAX: usize = SEGMENTS_MAX - 1;
 /// Plaintext, over all disks, that is held from a cycle's check to its writing, in KiB.
-const HELD_KIB_MAX: usize = 64 << 10;
+const HELD_KIB_MAX: usize = 32 << 10;
 
 /// The budget. Clones share it.
 #[derive(Clone, Debug)]
@@ -69,9 +69,9 @@ mod tests {
     #[test]
     fn held_plaintext_is_bounded_over_all_disks() {
         let budget = Budget::default();
-        let first = budget.hold(40 << 20);
-        assert!(first.is_some() && budget.hold(40 << 20).is_none() && budget.hold(24 << 20).is_some());
+        let first = budget.hold(20 << 20);
+        assert!(first.is_some() && budget.hold(20 << 20).is_none() && budget.hold(12 << 20).is_some());
         drop(first);
-        assert!(budget.hold(40 << 20).is_some() && budget.hold(u64::MAX).is_none());
+        assert!(budget.hold(20 << 20).is_some() && budget.hold(u64::MAX).is_none());
     }
 }

@@ -102,7 +102,7 @@ async fn a_segment_that_is_spoilt_or_gone_is_left_to_the_commit() {
 
 #[tokio::test(start_paused = true)]
 async fn the_room_of_a_cycle_that_never_came_is_given_back() {
-    const ALL: u64 = 64 << 20;
+    const ALL: u64 = 32 << 20;
     let (mut bench, mut session, first) = scene(134).await;
     let plan = bench.source.scribble(&scattered());
     let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(first.reference())).await;
