@@ -175,7 +175,8 @@ pub(super) fn rounded(source: ByteCount) -> ByteCount {
     ByteCount(source.0.next_multiple_of(SIZE_UNIT))
 }
 
-fn check_size(format: Format, source: ByteCount) -> Result<(), FormatError> {
+/// Whether the format holds a source of so many bytes.
+pub(super) fn check_size(format: Format, source: ByteCount) -> Result<(), FormatError> {
     let refuse = |text: String| Err(FormatError::new(FormatErrorKind::Size, text));
     if source.0 == 0 {
         return refuse("the source is empty: there is no disk to replicate".into());

@@ -7,11 +7,12 @@
 //!
 //! In a raw image, a fixed VHD and a fixed VHDX the position in the file is arithmetic: a crash while data is written
 //! can't hurt the image. The dynamic ones grow: their steps put data before the table entry that exposes it, so that
-//! every prefix of the steps is an image that opens with what it held before.
+//! every prefix of the steps is an image that opens with what it held before. [`grow`] makes an image hold a larger disk.
 
 mod error;
 mod export;
 mod format;
+mod grow;
 mod io;
 mod layout;
 mod live;
@@ -27,6 +28,7 @@ mod tests;
 pub use error::{FormatError, FormatErrorKind};
 pub use export::Exporter;
 pub use format::{BadFormat, Format};
+pub use grow::{check_growth, grow};
 pub use io::{ReadAt, Step, WriteAt, run_steps};
 pub use layout::{Layout, LogicalSector};
 pub use live::{FileRange, LiveImage};

@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod export;
 mod foreign;
+mod grow;
 mod hostile;
 mod in_place;
 mod layout;

@@ -38,6 +38,8 @@ pub(super) enum DiskType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Footer {
     pub(super) kind: DiskType,
+    /// Bytes of the disk when it was made.
+    pub(super) original_size: u64,
     /// Bytes of the disk.
     pub(super) current_size: u64,
     /// Where a dynamic disk's second header lies.
@@ -55,6 +57,7 @@ impl Footer {
         let time_s = (unix_ms / 1000).saturating_sub(EPOCH_UNIX_S);
         Self {
             kind,
+            original_size: size,
             current_size: size,
             data_offset: data_offset.unwrap_or(NO_OFFSET),
             time_s: u32::try_from(time_s).unwrap_or(u32::MAX),
@@ -73,7 +76,7 @@ impl Footer {
         bytes[AT_CREATOR..AT_CREATOR + 4].copy_from_slice(&self.creator);
         put_be32(&mut bytes, AT_CREATOR_VERSION, 0x000a_0000);
         bytes[AT_CREATOR_OS..AT_CREATOR_OS + 4].copy_from_slice(b"Wi2k");
-        put_be64(&mut bytes, AT_ORIGINAL_SIZE, self.current_size);
+        put_be64(&mut bytes, AT_ORIGINAL_SIZE, self.original_size);
         put_be64(&mut bytes, AT_CURRENT_SIZE, self.current_size);
         let (cylinders, heads, sectors) = geometry(self.current_size / 512);
         bytes[AT_GEOMETRY..AT_GEOMETRY + 2].copy_from_slice(&cylinders.to_be_bytes());
@@ -108,6 +111,7 @@ impl Footer {
         uuid.copy_from_slice(&bytes[AT_UUID..AT_UUID + 16]);
         Ok(Self {
             kind,
+            original_size: be64(bytes, AT_ORIGINAL_SIZE),
             current_size: be64(bytes, AT_CURRENT_SIZE),
             data_offset: be64(bytes, AT_DATA_OFFSET),
             time_s: be32(bytes, AT_TIME),

@@ -2,11 +2,13 @@
 
 mod dynamic;
 mod footer;
+mod grow;
 mod header;
 mod layout;
 mod open;
 
 pub(super) use dynamic::DynamicVhd;
+pub(super) use grow::{grow_dynamic, grow_fixed};
 pub(super) use layout::{dynamic_layout, fixed_layout};
 pub(super) use open::{claims, open};
 

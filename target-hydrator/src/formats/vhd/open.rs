@@ -10,7 +10,7 @@ use super::header::{DynamicHeader, HEADER_BYTES};
 use super::{FREE, SIZE_MAX};
 use sluice_proto::{ByteCount, SECTOR_BYTES};
 
-type FooterBytes = Box<[u8; FOOTER_BYTES]>;
+pub(super) type FooterBytes = Box<[u8; FOOTER_BYTES]>;
 
 /// True where the file's last sector, or its first, claims to be a footer.
 pub(in crate::formats) fn claims(reader: &dyn ReadAt, file_size: u64) -> Result<bool, FormatError> {
@@ -18,7 +18,8 @@ pub(in crate::formats) fn claims(reader: &dyn ReadAt, file_size: u64) -> Result<
     Ok(has_cookie(&footer_at(reader, tail_at)?[..]) || has_cookie(&footer_at(reader, 0)?[..]))
 }
 
-fn footer_at(reader: &dyn ReadAt, offset: u64) -> Result<FooterBytes, FormatError> {
+/// The 512 bytes at `offset` where a footer is expected.
+pub(super) fn footer_at(reader: &dyn ReadAt, offset: u64) -> Result<FooterBytes, FormatError> {
     read_array::<FOOTER_BYTES>(reader, offset, "VHD footer")
 }
 
@@ -96,10 +97,7 @@ fn open_dynamic(
         return Err(FormatError::corrupt(format!("the VHD footer puts the second header at byte {header_at}")));
     }
     let header = DynamicHeader::decode(&*read_array::<HEADER_BYTES>(reader, header_at, "VHD's second header")?)?;
-    let table = read_table(reader, file_size, size, &header)?;
-    let meta = [(0, FOOTER_BYTES as u64), (header_at, HEADER_BYTES as u64), table_place(&header, table.blocks())];
-    check_apart(meta)?;
-    let end = check_places(&table, &header, &meta, file_size)?;
+    let (table, end) = read_blocks(reader, file_size, &footer, &header)?;
     let present = table.used().count();
     let blocks = table.blocks();
     let block_bytes = header.block_bytes;
@@ -116,6 +114,21 @@ fn open_dynamic(
         image.find(Severity::Warning, "the copy of the footer at the file's start is missing or differs");
     }
     Ok(image)
+}
+
+/// The block table, checked, and the end of what is in use in the file.
+pub(super) fn read_blocks(
+    reader: &dyn ReadAt,
+    file_size: u64,
+    footer: &Footer,
+    header: &DynamicHeader,
+) -> Result<(BlockTable, u64), FormatError> {
+    let table = read_table(reader, file_size, footer.current_size, header)?;
+    let headers = [(0, FOOTER_BYTES as u64), (footer.data_offset, HEADER_BYTES as u64)];
+    let meta = [headers[0], headers[1], table_place(header, table.blocks())];
+    check_apart(meta)?;
+    let end = check_places(&table, header, &meta, file_size)?;
+    Ok((table, end))
 }
 
 fn table_place(header: &DynamicHeader, blocks: u64) -> (u64, u64) {

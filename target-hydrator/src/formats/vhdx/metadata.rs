@@ -3,7 +3,8 @@
 use super::super::io::{le16, le32, le64, put_le16, put_le32, put_le64, read_array, read_error};
 use super::super::{FormatError, ReadAt};
 use super::region::Place;
-use super::{MIB, guids};
+use super::session::Page;
+use super::{LOG_SECTOR, MIB, guids};
 use sluice_proto::{DISK_SECTORS_MAX, SECTOR_BYTES};
 use uuid::Uuid;
 
@@ -96,6 +97,18 @@ impl Metadata {
     }
 }
 
+/// The sector of the metadata that holds the disk's size, with another size in it.
+pub(super) fn resized(reader: &dyn ReadAt, region: Place, disk_bytes: u64) -> Result<Page, FormatError> {
+    let at = Items::read(reader, region)?.place::<8>(guids::VIRTUAL_DISK_SIZE, "disk size")?;
+    let (start, within) = (at / LOG_SECTOR * LOG_SECTOR, (at % LOG_SECTOR) as usize);
+    if within + 8 > LOG_SECTOR as usize {
+        return Err(FormatError::unsupported("the VHDX has its disk's size in two sectors"));
+    }
+    let mut page = read_array::<{ LOG_SECTOR as usize }>(reader, start, "VHDX metadata")?;
+    put_le64(&mut page[..], within, disk_bytes);
+    Ok((start, page))
+}
+
 /// The metadata table; items are read when they are asked for.
 struct Items<'a> {
     reader: &'a dyn ReadAt,
@@ -136,6 +149,14 @@ impl<'a> Items<'a> {
     }
 
     fn value<const N: usize>(&self, id: Uuid, what: &str) -> Result<[u8; N], FormatError> {
+        let at = self.place::<N>(id, what)?;
+        let mut value = [0; N];
+        self.reader.read_at(at, &mut value).map_err(|e| read_error("VHDX metadata", at, e))?;
+        Ok(value)
+    }
+
+    /// The byte of the file at which the item's `N` bytes start.
+    fn place<const N: usize>(&self, id: Uuid, what: &str) -> Result<u64, FormatError> {
         let Some(entry) = self.entries().find(|entry| guids::get(entry, 0) == id) else {
             return Err(FormatError::corrupt(format!("the VHDX metadata lack the {what}")));
         };
@@ -144,8 +165,6 @@ impl<'a> Items<'a> {
         if length != N || offset < TABLE_BYTES as u64 || !self.region.holds(at, N as u64) {
             return Err(FormatError::corrupt(format!("the VHDX metadata put the {what} ({length} bytes) at {offset}")));
         }
-        let mut value = [0; N];
-        self.reader.read_at(at, &mut value).map_err(|e| read_error("VHDX metadata", at, e))?;
-        Ok(value)
+        Ok(at)
     }
 }

@@ -5,6 +5,7 @@
 
 mod bat;
 mod dynamic;
+mod grow;
 mod guids;
 mod header;
 mod layout;
@@ -18,6 +19,7 @@ mod session;
 
 pub(super) use bat::Geometry;
 pub(super) use dynamic::DynamicVhdx;
+pub(super) use grow::{grow_dynamic, grow_fixed};
 pub(super) use guids::new_uuid;
 pub(super) use layout::{dynamic_layout, fixed_layout};
 pub(super) use open::{claims, open};

@@ -2,7 +2,8 @@
 
 use super::super::io::{le32, le64, put_le32, put_le64, read_array};
 use super::super::{FormatError, ReadAt};
-use super::{MIB, checksum, guids};
+use super::session::Page;
+use super::{LOG_SECTOR, MIB, checksum, guids};
 use uuid::Uuid;
 
 /// Bytes in a region table.
@@ -63,6 +64,18 @@ impl Regions {
         let sum = checksum(&bytes, AT_CHECKSUM);
         put_le32(&mut bytes, AT_CHECKSUM, sum);
         bytes
+    }
+
+    /// The sectors of both tables, for the log.
+    pub(super) fn pages(&self) -> Vec<Page> {
+        let bytes = self.encode();
+        let sectors = |place: u64| (place..).step_by(LOG_SECTOR as usize).zip(bytes.chunks_exact(LOG_SECTOR as usize));
+        let page = |(at, sector): (u64, &[u8])| {
+            let mut page = Box::new([0; LOG_SECTOR as usize]);
+            page.copy_from_slice(sector);
+            (at, page)
+        };
+        PLACES.into_iter().flat_map(sectors).map(page).collect()
     }
 
     fn decode(bytes: &[u8; TABLE_BYTES], file_size: u64, log: Place) -> Result<Self, FormatError> {
