@@ -34,10 +34,12 @@ impl Session {
     async fn all_digests(&mut self, work: &Work, api: &dyn HydratorApi) -> Result<(), Stop> {
         let key = self.unlock(work).await?;
         let target = self.target(work).await?;
+        self.check_growth(work).await?;
         let before = target.fingerprint().await?;
         let disk = work.size.sectors_ceil();
         self.env.progress.begin(work.disk, work.cycle, Phase::Comparing, disk.bytes());
-        let mut reader = Reader { target, disk, holes: Holes::default(), pace: Pace::new(work.read_rate) };
+        let target_disk = self.file.ledger.source_size.sectors_ceil();
+        let mut reader = Reader { target, disk, target_disk, holes: Holes::default(), pace: Pace::new(work.read_rate) };
         for part in 0..part_count(disk) {
             let header = header(work, &*self.env.entropy);
             let mut table = Vec::new();
@@ -97,6 +99,9 @@ struct Reader {
     target: Arc<dyn Target>,
     /// The source's sectors: what the target has beyond is not compared.
     disk: SectorCount,
+    /// Those that the target was made, or last grown, for. What is added when it grows is zeros, so what lies there now
+    /// does not count.
+    target_disk: SectorCount,
     holes: Holes,
     pace: Pace,
 }
@@ -110,9 +115,14 @@ impl Reader {
         if self.holes.covers(&*self.target, extent).await? {
             return Ok(vec![ZERO_GRAIN; grains as usize]);
         }
-        let buf = AlignedBuf::new(extent.bytes().0 as usize);
-        let bytes = self.target.read(extent, buf).await?;
-        self.pace.spend(extent.bytes()).await;
+        let mut bytes = AlignedBuf::new(extent.bytes().0 as usize);
+        if let Some(here) = extent.intersect(Extent::new(0, self.target_disk.0)) {
+            bytes = self.target.read(here, bytes).await?;
+            self.pace.spend(here.bytes()).await;
+        }
+        let read = bytes.len();
+        bytes.set_len(extent.bytes().0 as usize);
+        bytes[read..].fill(0);
         session.env.compute.run(move || bytes.chunks(GRAIN_BYTES as usize).map(grain_digest).collect()).await
     }
 }

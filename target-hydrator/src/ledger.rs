@@ -16,7 +16,8 @@ pub const LEDGER_NAME: &str = "ledger";
 /// The bitmap of sectors that may not be as the last verified cycle left them.
 pub const TORN_NAME: &str = "torn-sectors";
 const MAGIC: [u8; 8] = *b"SLUICLED";
-/// The version that this Sluice writes. Change log: 1, the first.
+/// The version that this Sluice writes. Change log: 1, the first; `growing` came later and is left out where there is none,
+/// so that a program which doesn't know it reads all ledgers but those of a target that is just being grown.
 const VERSION: u16 = 1;
 const HEAD_BYTES: usize = 16;
 const SUM_BYTES: usize = 8;
@@ -31,6 +32,10 @@ pub struct Ledger {
     pub disk: DiskId,
     /// The source's true size in bytes; the target may be padded with zeros beyond it.
     pub source_size: ByteCount,
+    /// The source's size, in bytes, that the target is being grown to: its file may be something between the two sizes. None
+    /// at other times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growing: Option<ByteCount>,
     /// The target, once it was decided upon.
     pub target: Option<TargetRecord>,
     /// The newest generation that was seen: an older one is refused.
@@ -195,6 +200,7 @@ impl Ledger {
         Self {
             disk,
             source_size,
+            growing: None,
             target: None,
             generation: Generation(0),
             signer: None,
@@ -204,6 +210,11 @@ impl Ledger {
             doubt: None,
             compared: None,
         }
+    }
+
+    /// The source's size, in bytes, that the target has, or will have once its growth is brought to its end.
+    pub fn size_to_be(&self) -> ByteCount {
+        self.growing.unwrap_or(self.source_size)
     }
 
     /// The first block of this initial cycle that is not known to be durably on the target: 0 where another cycle, or none,
@@ -262,6 +273,9 @@ impl Ledger {
         match &ledger.state {
             State::Initial { applied, .. } if !AppliedGroup::ascend(applied) => {
                 Err("the ledger contradicts itself: what was applied of the initial cycle is out of order".to_owned())
+            }
+            _ if ledger.growing.is_some_and(|to| to <= ledger.source_size) => {
+                Err("the ledger contradicts itself: its target is being grown to what it is already".to_owned())
             }
             _ => Ok(ledger),
         }

@@ -75,6 +75,11 @@ impl LocalTargets {
         let (source, overwrite) = place.map_or((None, false), |place| (place.source, place.overwrite));
         Ok(TargetSpec { path: PathBuf::from(&record.path), format, size: work.size, source, overwrite })
     }
+
+    /// The target of ours in the size that it is to have.
+    fn resized(&self, work: &Work, record: &TargetRecord, to: ByteCount) -> Result<TargetPlan, TargetError> {
+        plan(TargetSpec { size: to, ..self.spec(work, record)? }, true, false)
+    }
 }
 
 /// What would be done to have this target, without doing any of it: for a refusal before anything was sent, and to be
@@ -92,19 +97,22 @@ pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError
         None => None,
     };
     let record = ledger.as_ref().and_then(|ledger| ledger.target.as_ref());
-    if let Some(ledger) = ledger.as_ref().filter(|l| l.source_size != size && record.is_some()) {
+    if let Some(ledger) = ledger.as_ref().filter(|l| size < l.size_to_be() && record.is_some()) {
         let text = format!(
-            "the source has {size} bytes now, target {} was made for {}: name a new target (the whole source is sent \
-             to it)",
+            "the source has {size} bytes now, target {} was made for {}, and a target never shrinks: make the source as \
+             large as it was, or name a new target (the whole source is sent to it)",
             place.path.display(),
-            ledger.source_size
+            ledger.size_to_be()
         );
         return Err(TargetError::new(TargetErrorKind::SizeChanged, text));
     }
     let made = record.is_some_and(|r| r.made);
+    let from = ledger.as_ref().filter(|_| made).map(|ledger| ledger.source_size);
     let begun = record.is_some_and(|r| !r.made && Path::new(&r.path) == place.path);
     let Place { path, format, overwrite, source, .. } = place.clone();
-    plan(TargetSpec { path, format, size, source, overwrite }, made, begun)
+    let plan = plan(TargetSpec { path, format, size, source, overwrite }, made, begun)?;
+    from.map_or(Ok(()), |from| plan.check_growth(from))?;
+    Ok(plan)
 }
 
 /// The state folder of a target at `path`, where none is named.
@@ -162,5 +170,25 @@ impl TargetFactory for LocalTargets {
     async fn open(&self, work: &Work, record: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
         let plan = plan(self.spec(work, record)?, true, false)?;
         plan.carry_out(&*self.clock, self.entropy.clone()).await
+    }
+
+    async fn check_growth(
+        &self,
+        work: &Work,
+        record: &TargetRecord,
+        from: ByteCount,
+        to: ByteCount,
+    ) -> Result<(), TargetError> {
+        self.resized(work, record, to)?.check_growth(from)
+    }
+
+    async fn grow(
+        &self,
+        work: &Work,
+        record: &TargetRecord,
+        from: ByteCount,
+        to: ByteCount,
+    ) -> Result<(), TargetError> {
+        self.resized(work, record, to)?.grow(from, self.entropy.clone()).await
     }
 }

@@ -50,20 +50,14 @@ impl Facts<'_> {
 
     fn check_identity(&self) -> Result<(), Failure> {
         let (manifest, work) = (self.manifest, self.work);
+        check_manifest(manifest, work, self.allow_plain)?;
         let corrupt = |text: String| Err(Failure::new(FailReason::ManifestCorrupt, text));
-        if (manifest.disk, manifest.generation, manifest.cycle) != (work.disk, work.generation, work.cycle) {
-            return corrupt(format!(
-                "the manifest is that of disk {} {:?} {:?} where that of disk {} {:?} {:?} was due",
-                manifest.disk, manifest.generation, manifest.cycle, work.disk, work.generation, work.cycle
-            ));
-        }
-        if manifest.suite == Suite::Plain && !self.allow_plain {
-            return corrupt("the manifest is not sealed, which is taken from an agent in the same process only".into());
-        }
         if manifest.disk_bytes != self.ledger.source_size || work.size != self.ledger.source_size {
             let text = format!(
-                "the source has {} bytes now, the target was made for {}: begin with a new target",
-                manifest.disk_bytes, self.ledger.source_size
+                "the source has {} bytes by the cycle's manifest and {} by the appliance, its target was made for {}: the \
+                 three must be the same. A target grows with its source and never shrinks: if the source did, make it as \
+                 large as it was, or begin with a new target",
+                manifest.disk_bytes, work.size, self.ledger.source_size
             );
             return Err(Failure::new(FailReason::SourceChangedSize, text));
         }
@@ -126,6 +120,21 @@ impl Facts<'_> {
             )),
         }
     }
+}
+
+/// The manifest must be that of the very cycle, and sealed but where both ends are one process.
+pub(super) fn check_manifest(manifest: &Manifest, work: &Work, allow_plain: bool) -> Result<(), Failure> {
+    let corrupt = |text: String| Err(Failure::new(FailReason::ManifestCorrupt, text));
+    if (manifest.disk, manifest.generation, manifest.cycle) != (work.disk, work.generation, work.cycle) {
+        return corrupt(format!(
+            "the manifest is that of disk {} {:?} {:?} where that of disk {} {:?} {:?} was due",
+            manifest.disk, manifest.generation, manifest.cycle, work.disk, work.generation, work.cycle
+        ));
+    }
+    if manifest.suite == Suite::Plain && !allow_plain {
+        return corrupt("the manifest is not sealed, which is taken from an agent in the same process only".into());
+    }
+    Ok(())
 }
 
 /// Nobody but the hydrator may have changed the target since the fingerprint was noted.

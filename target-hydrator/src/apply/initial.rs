@@ -57,13 +57,16 @@ impl Session {
     pub fn can_stream(&self, work: &Work) -> bool {
         let whole = work.sectors == work.size.sectors_ceil();
         let stopped = self.streamed.as_ref().is_some_and(|s| s.pipeline.cycle.cycle == work.cycle && s.stopped);
+        // A target that has to grow first does so by the manifest.
+        let ledger = &self.file.ledger;
+        let fits = work.size == ledger.source_size || !ledger.target.as_ref().is_some_and(|record| record.made);
         let newer = self.file.ledger.verified.is_none_or(|v| v.cycle.cycle < work.cycle);
         let behind = self.streamed.as_ref().is_some_and(|s| s.behind.is_some());
         let more = !work.stored.is_empty() || behind;
         let open = work.kind == CycleKind::Initial && work.manifest.is_none() && more;
         // What somebody else applied in our place is gone from the store: the commit says what becomes of that.
         let ours = self.file.ledger.applied_end(work.cycle, work.generation) >= work.applied;
-        open && whole && newer && ours && !stopped && work.generation >= self.file.ledger.generation
+        open && whole && fits && newer && ours && !stopped && work.generation >= self.file.ledger.generation
     }
 
     /// Takes one step: writes the next few segments that have arrived, while those of the step before are flushed and read

@@ -6,12 +6,15 @@
 //! 3. Write, after the ledger says so; flush; read back from the medium and compare block by block.
 //! 4. The ledger says verified. Only then the appliance is told.
 //!
+//! A source that has grown is compared with its target as that is; between steps 1 and 2 of the comparison the target grows.
+//!
 //! A crash anywhere before the last step means that the cycle is applied again.
 
 mod accept;
 mod ahead;
 mod budget;
 mod commit;
+mod grow;
 mod initial;
 mod pipeline;
 mod segment;

@@ -4,6 +4,7 @@ use super::accept::Facts;
 use super::ahead::Ahead;
 use super::budget::Budget;
 use super::commit::Committed;
+use super::grow::shrunk;
 use super::initial::Streamed;
 use super::pipeline::{Pipeline, Zeros};
 use super::segment::Cycle;
@@ -23,7 +24,7 @@ use sluice_proto::header::Suite;
 use sluice_proto::keys::{DataKey, HydratorKey};
 use sluice_proto::manifest::{MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest, cycle_folder};
 use sluice_proto::wire::{CycleRef, Outcome, Work};
-use sluice_proto::{Digest, SectorCount};
+use sluice_proto::{ByteCount, Digest, SectorCount};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +45,28 @@ pub trait TargetFactory: Send + Sync {
 
     /// Opens the target that was made.
     async fn open(&self, work: &Work, record: &TargetRecord) -> Result<Arc<dyn Target>, TargetError>;
+
+    /// Whether the target that was made, or last grown, for a source of `from` bytes can be grown to one of `to`. Nothing
+    /// is changed.
+    ///
+    /// # Errors
+    /// A device that must be enlarged first, or more than the format holds.
+    async fn check_growth(
+        &self,
+        work: &Work,
+        record: &TargetRecord,
+        from: ByteCount,
+        to: ByteCount,
+    ) -> Result<(), TargetError>;
+
+    /// Grows the target, which nobody has open; it has its new size on stable storage when this returns, but may hold
+    /// anything in what is new. The ledger says by now that it grows: where this was cut short it is done again, with the
+    /// same sizes.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_growth`]; a target that can't be written, or is not what it was.
+    async fn grow(&self, work: &Work, record: &TargetRecord, from: ByteCount, to: ByteCount)
+    -> Result<(), TargetError>;
 }
 
 /// What all disks of a hydrator share.
@@ -190,6 +213,7 @@ impl Session {
         let manifest = self.manifest(work, hash, &key).await?;
         report.manifest = Some(hash);
         report.source_digest = Some(manifest.digest);
+        self.follow_growth(work, &manifest).await?;
         let target = self.target(work).await?;
         let fingerprint = target.fingerprint().await?;
         let torn = self.file.torn().await?;
@@ -242,26 +266,28 @@ impl Session {
         decoded.map_err(|e| Stop::fail(FailReason::ManifestCorrupt, format!("manifest {name}: {e}")))
     }
 
-    /// The target, which is made where the disk has none.
+    /// The target, which is made where the disk has none. That of a source which has grown has the old size until
+    /// [`Session::follow_growth`].
     pub(crate) async fn target(&mut self, work: &Work) -> Result<Arc<dyn Target>, Stop> {
+        if work.size < self.file.ledger.size_to_be() {
+            return Err(shrunk(work.size, self.file.ledger.size_to_be()));
+        }
         if let Some(target) = &self.target {
             return Ok(target.clone());
         }
-        if work.size != self.file.ledger.source_size {
-            let text = format!(
-                "the source has {} bytes now, its target was made for {}: begin with a new target",
-                work.size, self.file.ledger.source_size
-            );
-            return Err(Stop::fail(FailReason::SourceChangedSize, text));
+        self.finish_growth(work).await?;
+        if let Some(target) = &self.target {
+            return Ok(target.clone());
         }
         let targets = self.env.targets.clone();
         let mut record = targets.choose(work, &self.file.ledger).await?;
         if !record.made {
+            self.file.ledger.source_size = work.size;
             self.file.ledger.target = Some(record.clone());
             self.file.save().await?;
             targets.make(work, &record).await?;
         }
-        let target = targets.open(work, &record).await?;
+        let target = targets.open(&Work { size: self.file.ledger.source_size, ..work.clone() }, &record).await?;
         if !record.made {
             record.made = true;
             self.file.ledger.target = Some(record);

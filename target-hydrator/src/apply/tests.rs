@@ -3,6 +3,7 @@
 mod ahead;
 mod crash;
 mod forged;
+mod grown;
 mod hostile;
 mod initial;
 mod meddled;

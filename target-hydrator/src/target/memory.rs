@@ -48,6 +48,14 @@ impl MemoryTarget {
         disk.changes += 1;
     }
 
+    /// Makes the disk larger, with zeros; nothing where it is as large already.
+    pub fn grow(&self, to: SectorCount) {
+        let mut disk = self.0.lock();
+        let len = disk.bytes.len().max(to.bytes().0 as usize);
+        disk.bytes.resize(len, 0);
+        disk.changes += 1;
+    }
+
     fn range(&self, extent: Extent) -> Result<std::ops::Range<usize>, TargetError> {
         if !extent.is_within(self.sectors()) {
             return Err(TargetError::new(

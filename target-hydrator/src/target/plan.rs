@@ -2,7 +2,7 @@
 
 use super::dynamic::{Metadata, run};
 use super::{DynamicTarget, LinearTarget, Target, TargetError, TargetErrorKind};
-use crate::formats::{Format, Layout, LiveImage, open_as};
+use crate::formats::{Format, Layout, LiveImage, check_growth, grow, open_as};
 use sluice_platform::device::{DeviceFacts, is_block_device, same_storage};
 use sluice_platform::{OpenOptions, durable};
 use sluice_proto::ByteCount;
@@ -110,18 +110,23 @@ fn check_device(spec: &TargetSpec, shown: &str) -> Result<Vec<String>, TargetErr
         return Err(TargetError::new(TargetErrorKind::NotOurs, text));
     }
     let facts = DeviceFacts::of(&spec.path)?;
-    if facts.size < spec.size {
-        let text = format!(
-            "target device {shown} has {} bytes, the source {}: take a device that is at least as large",
-            facts.size, spec.size
-        );
-        return Err(TargetError::new(TargetErrorKind::TooSmall, text));
-    }
+    check_device_size(facts.size, spec.size, shown)?;
     if facts.is_in_use() {
         let text = format!("target device {shown} is in use: unmount it or stop its user first");
         return Err(TargetError::new(TargetErrorKind::Busy, text));
     }
     Ok(Vec::new())
+}
+
+fn check_device_size(has: ByteCount, needs: ByteCount, shown: &str) -> Result<(), TargetError> {
+    if has >= needs {
+        return Ok(());
+    }
+    let text = format!(
+        "target device {shown} has {has} bytes, the source {needs}: take a device that is at least as large, or enlarge \
+         this one to {needs} bytes"
+    );
+    Err(TargetError::new(TargetErrorKind::TooSmall, text))
 }
 
 /// Too little room is no more than a warning: targets are sparse, and a source is seldom full.
@@ -178,6 +183,43 @@ impl TargetPlan {
         Ok(device.sync_data().await?)
     }
 
+    /// Whether a target of ours that was made, or last grown, for a source of `from` bytes can be made as large as the plan
+    /// has it. Nothing is changed.
+    ///
+    /// # Errors
+    /// `TooSmall`: a device that must be enlarged first, or more than the format holds.
+    pub fn check_growth(&self, from: ByteCount) -> Result<(), TargetError> {
+        let TargetSpec { path, format, size, .. } = &self.spec;
+        let shown = path.display().to_string();
+        check_growth(*format, from, *size).map_err(|e| TargetError::format(&shown, e))?;
+        if is_block_device(path) {
+            check_device_size(DeviceFacts::of(path)?.size, self.spec.size, &shown)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a target of ours that was made, or last grown, for a source of `from` bytes as large as the plan has it, on
+    /// stable storage. What is new of an image reads as zeros; a device may hold anything there. Where it was cut short it
+    /// is to be done again with the same sizes before the target is opened.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_growth`]; a target that is damaged, or that can't be written.
+    pub async fn grow(&self, from: ByteCount, entropy: Arc<dyn Entropy>) -> Result<(), TargetError> {
+        let TargetSpec { path, format, size, .. } = &self.spec;
+        let shown = path.display().to_string();
+        let file = OpenOptions::new().write(true).exclusive(true).open(path)?;
+        let failed = |e| TargetError::format(&shown, e);
+        if file.is_block_device() {
+            return check_device_size(file.size()?, *size, &shown);
+        }
+        if !matches!(format, Format::Raw | Format::Vhd) {
+            let image = open_as(*format, &Metadata(&file), file.size()?).map_err(failed)?;
+            run(&file, LiveImage::new(image, &*entropy).1).await?;
+        }
+        let steps = grow(*format, &Metadata(&file), file.size()?, from, *size, &*entropy).map_err(failed)?;
+        run(&file, steps).await
+    }
+
     async fn open(&self, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Target>, TargetError> {
         let path = &self.spec.path;
         let shown = path.display().to_string();
@@ -203,8 +245,8 @@ impl TargetPlan {
         let (has, needs) = (target.sectors(), self.spec.size.sectors_ceil());
         if has < needs {
             let text = format!(
-                "target {} holds {has} sectors, the source has {needs}: it was made for a smaller source; begin a new \
-                 target",
+                "target {} holds {has} sectors, the source has {needs}: somebody made it smaller; put it back as it was, \
+                 or begin with a new target",
                 target.describe()
             );
             return Err(TargetError::new(TargetErrorKind::SizeChanged, text));

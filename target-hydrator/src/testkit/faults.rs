@@ -92,6 +92,23 @@ pub(crate) struct FaultTarget {
     pub faults: Arc<Faults>,
 }
 
+impl FaultTarget {
+    /// Makes the disk larger, with zeros. A crash comes before that or after it, by turns.
+    pub async fn grow(&self, to: SectorCount) -> Result<(), TargetError> {
+        match self.faults.step() {
+            Then::Fail(kind) => return Err(failed(kind)),
+            Then::Crash => {
+                if self.faults.done().is_multiple_of(2) {
+                    self.inner.grow(to);
+                }
+                std::future::pending().await
+            }
+            Then::Nothing | Then::Lie => self.inner.grow(to),
+        }
+        Ok(())
+    }
+}
+
 fn failed(kind: TargetErrorKind) -> TargetError {
     TargetError::new(kind, "the test made it fail")
 }

@@ -20,6 +20,7 @@ use crate::target::{MemoryDisk, MemoryTarget, Target, TargetError};
 use async_trait::async_trait;
 use sluice_cache_store::{CacheStore, MemoryStore};
 use sluice_platform::system::OsEntropy;
+use sluice_proto::ByteCount;
 use sluice_proto::wire::Work;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,5 +101,12 @@ impl TargetFactory for MemoryTargets {
     }
     async fn open(&self, _: &Work, _: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
         Ok(Arc::new(FaultTarget { inner: self.target.clone(), faults: self.faults.clone() }))
+    }
+    async fn check_growth(&self, _: &Work, _: &TargetRecord, _: ByteCount, _: ByteCount) -> Result<(), TargetError> {
+        Ok(())
+    }
+    async fn grow(&self, _: &Work, _: &TargetRecord, _: ByteCount, to: ByteCount) -> Result<(), TargetError> {
+        let target = FaultTarget { inner: self.target.clone(), faults: self.faults.clone() };
+        target.grow(to.sectors_ceil()).await
     }
 }

@@ -11,7 +11,7 @@ use sluice_hydrator::state::{StateError, StateStore};
 use sluice_hydrator::target::{Fingerprint, Target, TargetError, TargetErrorKind};
 use sluice_platform::AlignedBuf;
 use sluice_proto::wire::Work;
-use sluice_proto::{Extent, SECTOR_BYTES, Sector, SectorCount};
+use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -227,5 +227,18 @@ impl TargetFactory for SimTargets {
             rng: self.rng.clone(),
             odds: self.odds.clone(),
         }))
+    }
+    async fn check_growth(&self, _: &Work, _: &TargetRecord, _: ByteCount, _: ByteCount) -> Result<(), TargetError> {
+        Ok(())
+    }
+    async fn grow(&self, _: &Work, _: &TargetRecord, _: ByteCount, to: ByteCount) -> Result<(), TargetError> {
+        let mut inner = self.medium.0.lock();
+        if inner.claimed {
+            return Err(busy());
+        }
+        let len = inner.durable.len().max(to.sectors_ceil().bytes().0 as usize);
+        inner.durable.resize(len, 0);
+        inner.changes += 1;
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::Outcome;
 
 /// Applies until the crash that is set, or to the end; true where the end came first.
-async fn until_crash(bench: &Bench, shipped: &Shipped, stream: bool) -> bool {
+pub(super) async fn until_crash(bench: &Bench, shipped: &Shipped, stream: bool) -> bool {
     let life = async {
         let mut session = bench.session(&shipped.work).await;
         if stream {
@@ -28,7 +28,7 @@ async fn until_crash(bench: &Bench, shipped: &Shipped, stream: bool) -> bool {
 }
 
 /// Crashes at operation 0, 1, 2 and so on of one and the same life, each time starting again until it is done.
-async fn survives(bench: &Bench, shipped: &Shipped, stream: bool) {
+pub(super) async fn survives(bench: &Bench, shipped: &Shipped, stream: bool) {
     let before = bench.moment();
     for at in 0.. {
         bench.rewind(&before);

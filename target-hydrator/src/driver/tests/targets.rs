@@ -157,8 +157,9 @@ async fn a_preview_tells_what_would_be_done() {
     verified(&api, &first).await;
     running.end().await;
     assert_eq!(preview(&place, size).expect("ours").action, Action::Open);
-    let error = preview(&place, sluice_proto::ByteCount(SIZE + 512)).expect_err("another size").to_string();
+    let error = preview(&place, sluice_proto::ByteCount(SIZE - 512)).expect_err("it shrank").to_string();
     assert!(error.contains("name a new target"), "{error}");
+    assert_eq!(preview(&place, sluice_proto::ByteCount(SIZE + 512)).expect("it grew").action, Action::Open);
     std::fs::remove_file(&path).expect("removed");
     assert!(preview(&place, size).expect_err("gone").to_string().contains("is gone"));
     std::fs::write(crate::targets::state_folder(&path).join("ledger"), b"SLUICLED\x09\0").expect("written");

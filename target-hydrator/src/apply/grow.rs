@@ -1,0 +1,96 @@
+//! A source that has grown: its target follows, in place.
+//!
+//! The size that the appliance names is enough to compare, as what the target lacks reads as zeros. The target itself
+//! grows on the agent's own word only, which is the sealed manifest of that comparison: a target never shrinks, so one
+//! that was grown by mistake could not be used any more. The ledger says before that it grows and to what size; whoever
+//! finds that there brings it to its end before the target is opened.
+
+use super::accept::{check_manifest, check_untouched};
+use super::session::Session;
+use super::stop::Stop;
+use crate::ledger::State;
+use sluice_proto::cycle::FailReason;
+use sluice_proto::manifest::Manifest;
+use sluice_proto::wire::Work;
+use sluice_proto::{ByteCount, Extent};
+
+impl Session {
+    /// Grows the target where the manifest says that the source has grown. Whether the cycle may be applied is judged
+    /// after that.
+    pub(super) async fn follow_growth(&mut self, work: &Work, manifest: &Manifest) -> Result<(), Stop> {
+        let ledger = &self.file.ledger;
+        let to = work.size;
+        // A cycle that was accepted in the old size can't be gone on with in another.
+        let applying = matches!(ledger.state, State::Applying { cycle } if cycle.cycle == work.cycle);
+        if manifest.disk_bytes != to || to <= ledger.size_to_be() || applying {
+            return Ok(());
+        }
+        check_manifest(manifest, work, self.env.allow_plain).map_err(Stop::Fail)?;
+        let target = self.target(work).await?;
+        if self.file.ledger.source_size == to {
+            // It has only now been made.
+            return Ok(());
+        }
+        self.check_growth(work).await?;
+        check_untouched(self.file.ledger.fingerprint.as_ref(), &target.fingerprint().await?).map_err(Stop::Fail)?;
+        drop(target);
+        let ledger = &mut self.file.ledger;
+        tracing::info!(disk = %work.disk, from = ledger.source_size.0, to = to.0, "the source has grown; so does its target");
+        if let State::Applying { cycle } = ledger.state {
+            ledger.state = State::Torn { cycle: cycle.cycle };
+        }
+        if ledger.doubt.is_none() {
+            ledger.doubt = Some(format!("the source has grown from {} to {to} bytes", ledger.source_size));
+        }
+        ledger.growing = Some(to);
+        ledger.fingerprint = None;
+        self.file.save().await?;
+        self.finish_growth(work).await
+    }
+
+    /// Whether the target can be made as large as the source is now: to be told before anything is sent for it.
+    pub(crate) async fn check_growth(&self, work: &Work) -> Result<(), Stop> {
+        let ledger = &self.file.ledger;
+        if work.size <= ledger.source_size {
+            return Ok(());
+        }
+        let record = self.env.targets.choose(work, ledger).await?;
+        Ok(self.env.targets.check_growth(work, &record, ledger.source_size, work.size).await?)
+    }
+
+    /// Brings to its end what the ledger says of growing, where it says something.
+    pub(super) async fn finish_growth(&mut self, work: &Work) -> Result<(), Stop> {
+        let Some(to) = self.file.ledger.growing else { return Ok(()) };
+        // Whoever holds the target open has claimed it.
+        (self.streamed, self.target) = (None, None);
+        let from = self.file.ledger.source_size;
+        let record = self.env.targets.choose(work, &self.file.ledger).await?;
+        self.env.targets.grow(work, &record, from, to).await?;
+        let target = self.env.targets.open(&Work { size: to, ..work.clone() }, &record).await?;
+        // The comparison took it for zeros: a device may hold anything there, and of an image somebody may have written to
+        // the few sectors with which its old size was filled up.
+        let old_end = from.sectors_ceil().0;
+        target.zero(Extent::new(old_end, target.sectors().0.saturating_sub(old_end))).await?;
+        target.sync().await?;
+        let fingerprint = target.fingerprint().await?;
+        let ledger = &mut self.file.ledger;
+        (ledger.source_size, ledger.growing, ledger.fingerprint) = (to, None, Some(fingerprint));
+        if let Err(error) = self.file.save().await {
+            // What is in memory must not be ahead of what is durable: it grows again, which changes nothing.
+            let ledger = &mut self.file.ledger;
+            (ledger.source_size, ledger.growing, ledger.fingerprint) = (from, Some(to), None);
+            return Err(error.into());
+        }
+        self.target = Some(target);
+        Ok(())
+    }
+}
+
+/// A source that is smaller than its target was made for.
+pub(super) fn shrunk(source: ByteCount, target: ByteCount) -> Stop {
+    let text = format!(
+        "the source has {source} bytes now, its target was made for {target}, and a target never shrinks: make the source \
+         as large as it was, or begin with a new target"
+    );
+    Stop::fail(FailReason::SourceChangedSize, text)
+}
