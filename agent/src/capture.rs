@@ -76,6 +76,9 @@ pub enum CaptureError {
     /// The source is not there any more: the cycle fails, and so does every other until the source is opened anew.
     #[error(transparent)]
     Vanished(SourceError),
+    /// The source has grown: the cycle fails, and the disk is opened and tracked anew in its new size.
+    #[error(transparent)]
+    Grown(SourceError),
     /// The appliance refuses or is away: the cycle may go on later.
     #[error(transparent)]
     Api(#[from] ApiError),

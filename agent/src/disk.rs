@@ -51,6 +51,15 @@ pub enum DiskError {
         /// What failed.
         source: JournalError,
     },
+    /// The source has grown: it is to be opened, tracked and protected anew, which notes its new size and begins a new
+    /// generation ([`Journal::grow`]).
+    #[error("disk {disk}: {detail}")]
+    Grown {
+        /// The disk.
+        disk: DiskId,
+        /// From which size to which.
+        detail: String,
+    },
     /// The source is not what it was.
     #[error("disk {disk}: {detail}")]
     Source {
@@ -81,7 +90,8 @@ impl DiskAgent {
     /// The owner of the disk in `journal`. `doubt` is what attaching the tracker came to.
     ///
     /// # Errors
-    /// A journal that can't be written; a source of another size than the journal's.
+    /// A journal that can't be written; a source of another size than the journal's, which is [`DiskError::Grown`] where it
+    /// is larger.
     pub fn new(
         capture: Capture,
         tracker: Box<dyn Tracker>,
@@ -95,7 +105,7 @@ impl DiskAgent {
         if identity.size != capture.source.size() {
             let (was, is) = (identity.size, capture.source.size());
             let detail = size_changed(&capture.source.name(), was.0, is.0);
-            return Err(DiskError::Source { disk, detail });
+            return Err(if was < is { DiskError::Grown { disk, detail } } else { DiskError::Source { disk, detail } });
         }
         // Also where nothing was verified yet: an initial cycle settles it.
         let broken = doubt.or_else(|| restored(identity, &*tracker)).filter(|_| tracker.kind() == TrackerKind::Ebpf);
@@ -197,6 +207,7 @@ impl DiskAgent {
         match error {
             CaptureError::Journal(source) => return Err(DiskError::Journal { disk, source }),
             CaptureError::Vanished(error) => return Err(DiskError::Source { disk, detail: error.detail }),
+            CaptureError::Grown(error) => return Err(DiskError::Grown { disk, detail: error.detail }),
             CaptureError::Api(source) if !goes_on(&source) => return Err(DiskError::Refused { disk, source }),
             CaptureError::Tracker(error) => {
                 tracing::warn!(%disk, %error, "the tracker failed; trying again, and comparing then");
@@ -239,10 +250,14 @@ fn goes_on(error: &ApiError) -> bool {
 }
 
 fn size_changed(name: &str, was: u64, is: u64) -> String {
-    format!(
-        "{name}: the source had {was} bytes and has {is} now; \
-         a disk that grew or shrank is protected anew: remove its state folder and start again with a new target"
-    )
+    let sizes = format!("{name}: the source had {was} bytes and has {is} now");
+    match was < is {
+        true => format!("{sizes}; from the next cycle on it is protected in its new size, beginning with a comparison"),
+        false => format!(
+            "{sizes}; a target never shrinks: make the source as large as it was, or remove its state folder and start again \
+             with a new target"
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub use record::{Identity, Plan, Stored};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::stream::BlockCv;
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{CycleNo, SectorBitmap};
+use sluice_proto::{ByteCount, CycleNo, SectorBitmap};
 use std::collections::BTreeMap;
 
 /// A record can't be kept or read.
@@ -259,6 +259,27 @@ impl Journal {
     /// # Errors
     /// Records that can't be written; the old generation goes on then, or the new one without the cycle.
     pub fn rotate(&mut self, key: &DataKey, envelope: KeyEnvelope) -> Result<(), JournalError> {
+        self.renew(key, envelope, |_| {})
+    }
+
+    /// The source has grown to `size`: begins a new generation, as a generation has one size, and notes that source and
+    /// target must be compared. What a cycle that runs was to ship goes into the next.
+    ///
+    /// # Errors
+    /// As for [`Self::rotate`].
+    pub fn grow(&mut self, size: ByteCount, key: &DataKey, envelope: KeyEnvelope) -> Result<(), JournalError> {
+        self.renew(key, envelope, |identity| {
+            identity.doubt = Some(format!("the source has grown from {} to {size} bytes", identity.size));
+            identity.size = size;
+        })
+    }
+
+    fn renew(
+        &mut self,
+        key: &DataKey,
+        envelope: KeyEnvelope,
+        change: impl FnOnce(&mut Identity),
+    ) -> Result<(), JournalError> {
         // The cycle first: what is stored of it is sealed under the old key and must never meet the new one.
         if let Some((_, bitmap)) = self.plan.clone() {
             self.add_carry(&bitmap)?;
@@ -268,6 +289,7 @@ impl Journal {
             identity.generation = envelope.generation;
             identity.data_key = Secret::of(key);
             identity.envelope = envelope;
+            change(identity);
         })
     }
 

@@ -138,15 +138,12 @@ impl Protection {
         let Ok(mut journal) = Journal::open(Box::new(FolderRecords::open(&self.state)?))? else {
             return Err(JournalError(format!("{} was never protected from here", self.source.display())).into());
         };
-        let mut key = [0; 32];
-        entropy.fill(&mut key);
-        let (key, disk, generation) =
-            (DataKey::new(key), journal.identity().disk, journal.identity().generation.next());
-        journal.rotate(&key, KeyEnvelope::wrap(&key, disk, generation, &self.hydrator, signer)?)?;
-        Ok(generation)
+        let (key, envelope) = self.next_key(&journal, entropy, signer)?;
+        journal.rotate(&key, envelope)?;
+        Ok(journal.identity().generation)
     }
 
-    /// The disk's journal: the one that is there, or a new disk's.
+    /// The disk's journal: the one that is there, in the size that the source has grown to, or a new disk's.
     fn journal(
         &self,
         facts: &DeviceFacts,
@@ -155,16 +152,45 @@ impl Protection {
     ) -> Result<Journal, ProtectError> {
         let records = Box::new(FolderRecords::open(&self.state)?);
         match Journal::open(records)? {
-            Ok(journal) => Ok(journal),
+            Ok(mut journal) => {
+                if journal.identity().size < facts.size {
+                    let (key, envelope) = self.next_key(&journal, entropy, signer)?;
+                    journal.grow(facts.size, &key, envelope)?;
+                }
+                Ok(journal)
+            }
             Err(records) => {
-                let (mut id, mut key) = ([0; 16], [0; 32]);
+                let mut id = [0; 16];
                 entropy.fill(&mut id);
-                entropy.fill(&mut key);
-                let (disk, key) = (DiskId(id), DataKey::new(key));
-                let envelope = KeyEnvelope::wrap(&key, disk, Generation(1), &self.hydrator, signer)?;
-                Ok(Journal::create(records, Identity::new(disk, facts.size, &key, envelope))?)
+                let (key, envelope) = self.new_key(DiskId(id), Generation(1), entropy, signer)?;
+                Ok(Journal::create(records, Identity::new(DiskId(id), facts.size, &key, envelope))?)
             }
         }
+    }
+
+    /// A data key for the generation that follows the journal's.
+    fn next_key(
+        &self,
+        journal: &Journal,
+        entropy: &dyn Entropy,
+        signer: &SigningKey,
+    ) -> Result<(DataKey, KeyEnvelope), ProtectError> {
+        self.new_key(journal.identity().disk, journal.identity().generation.next(), entropy, signer)
+    }
+
+    /// A random data key, and the same wrapped for the hydrator.
+    fn new_key(
+        &self,
+        disk: DiskId,
+        generation: Generation,
+        entropy: &dyn Entropy,
+        signer: &SigningKey,
+    ) -> Result<(DataKey, KeyEnvelope), ProtectError> {
+        let mut key = [0; 32];
+        entropy.fill(&mut key);
+        let key = DataKey::new(key);
+        let envelope = KeyEnvelope::wrap(&key, disk, generation, &self.hydrator, signer)?;
+        Ok((key, envelope))
     }
 
     fn open(&self, facts: &DeviceFacts, wants_lease: bool) -> Result<DeviceSource, SourceError> {

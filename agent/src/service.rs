@@ -1,5 +1,6 @@
 //! All the disks of a machine, each by itself: what befalls one never stops the others.
 
+use crate::disk::DiskError;
 use crate::protect::{ProtectError, Protection};
 use crate::workers::Workers;
 use sluice_client::AgentApi;
@@ -14,6 +15,9 @@ use tokio::sync::watch;
 
 /// The pause before a disk that could not be protected is tried again.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// The pause before a disk that has grown is opened anew: whoever enlarges disks may do it in several steps.
+const GROWN: Duration = Duration::from_secs(1);
 
 /// The agent's signing key: kept in `state`, made there at the first start.
 ///
@@ -64,11 +68,20 @@ async fn keep_protecting(
     while !*stop.borrow() {
         let result = protect(&disk, &api, &workers, &signer, &stop).await;
         let Err(error) = result else { return };
-        tracing::error!(source, error = %error, "not protected; trying again in {} s", RETRY.as_secs());
+        let pause = match &error {
+            ProtectError::Disk(DiskError::Grown { detail, .. }) => {
+                tracing::info!(source, "{detail}");
+                GROWN
+            }
+            error => {
+                tracing::error!(source, %error, "not protected; trying again in {} s", RETRY.as_secs());
+                RETRY
+            }
+        };
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

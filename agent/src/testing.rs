@@ -71,12 +71,16 @@ pub(crate) fn key() -> DataKey {
     DataKey::new([0x4b; 32])
 }
 
-/// A new disk's identity, for a source of this size.
-pub(crate) fn identity(disk: &MemDisk) -> Identity {
+/// The key wrapped for a generation.
+pub(crate) fn envelope(generation: Generation) -> KeyEnvelope {
     let hydrator = HydratorKey::generate().expect("a key pair");
     let signer = SigningKey::from_seed(&[7; 32]);
-    let envelope = KeyEnvelope::wrap(&key(), DISK, GENERATION, hydrator.public(), &signer).expect("an envelope");
-    Identity::new(DISK, disk.bytes(), &key(), envelope)
+    KeyEnvelope::wrap(&key(), DISK, generation, hydrator.public(), &signer).expect("an envelope")
+}
+
+/// A new disk's identity, for a source of this size.
+pub(crate) fn identity(disk: &MemDisk) -> Identity {
+    Identity::new(DISK, disk.bytes(), &key(), envelope(GENERATION))
 }
 
 /// The journal in `records`, made where there is none.

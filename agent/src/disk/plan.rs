@@ -17,7 +17,8 @@ impl DiskAgent {
         let cycle = start.cycle;
         match self.begin(start).await {
             Err(CaptureError::Source(error)) => self.give_up(cycle, error.reason, error.detail).await,
-            Err(CaptureError::Vanished(error)) => self.give_up_for_good(cycle, error).await,
+            Err(CaptureError::Vanished(error)) => self.give_up_for_good(cycle, error, CaptureError::Vanished).await,
+            Err(CaptureError::Grown(error)) => self.give_up_for_good(cycle, error, CaptureError::Grown).await,
             Err(CaptureError::Format(error)) => {
                 let detail = format!("the target's digests: {error}");
                 self.give_up(cycle, FailReason::Other, detail).await

@@ -16,7 +16,8 @@ impl DiskAgent {
         let Err(error) = self.capture_and_commit(cycle).await else { return Ok(()) };
         match error {
             CaptureError::Source(error) => self.give_up(cycle, error.reason, error.detail).await,
-            CaptureError::Vanished(error) => self.give_up_for_good(cycle, error).await,
+            CaptureError::Vanished(error) => self.give_up_for_good(cycle, error, CaptureError::Vanished).await,
+            CaptureError::Grown(error) => self.give_up_for_good(cycle, error, CaptureError::Grown).await,
             CaptureError::Api(error) if error.code() == Some(ErrorCode::NotStored) => {
                 // The appliance tells what it has when the cycle is opened again; the rest is sent again, and as it is
                 // read anew it needs a new manifest.
@@ -53,11 +54,20 @@ impl DiskAgent {
         Ok(())
     }
 
-    /// Gives up a cycle of a source that has vanished, and with it the disk: a disk that comes back under its name is
-    /// another one to the kernel, so it is opened and tracked anew.
-    pub(super) async fn give_up_for_good(&mut self, cycle: CycleNo, error: SourceError) -> Result<(), CaptureError> {
-        self.give_up(cycle, error.reason, error.detail.clone()).await?;
-        Err(CaptureError::Vanished(error))
+    /// Gives up a cycle, and with it the disk as it was opened: one that has vanished, as a disk that comes back under its
+    /// name is another one to the kernel, or one that has grown. It is opened and tracked anew.
+    pub(super) async fn give_up_for_good(
+        &mut self,
+        cycle: CycleNo,
+        error: SourceError,
+        end: fn(SourceError) -> CaptureError,
+    ) -> Result<(), CaptureError> {
+        match self.give_up(cycle, error.reason, error.detail.clone()).await {
+            // It has ended already, and its verdict tells how.
+            Err(CaptureError::Api(error)) if error.code() == Some(ErrorCode::WrongState) => {}
+            given_up => given_up?,
+        }
+        Err(end(error))
     }
 
     async fn capture_and_commit(&mut self, cycle: CycleNo) -> Result<(), CaptureError> {
@@ -73,6 +83,8 @@ impl DiskAgent {
                 }
             };
             self.capture.ship(&mut self.journal, grains, note).await?;
+            // What has grown meanwhile is not committed in its old size: a final cycle would leave its end behind.
+            self.check_size().await?;
         }
         let manifest = self.manifest().await?;
         let identity = self.journal.identity();
@@ -88,7 +100,8 @@ impl DiskAgent {
             return Ok(());
         }
         let detail = super::size_changed(&self.capture.source.name(), was.0, is.0);
-        Err(SourceError { reason: FailReason::SourceChangedSize, detail }.into())
+        let error = SourceError { reason: FailReason::SourceChangedSize, detail };
+        Err(if was < is { CaptureError::Grown(error) } else { error.into() })
     }
 
     /// Opens the cycle and learns what of it is stored.

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod doubts;
+mod grown;
 mod stops;
 
 use super::*;
@@ -39,10 +40,22 @@ impl World {
 
     /// The agent is started; the kernel's tracking went on meanwhile, or there is doubt that it did.
     fn agent(&mut self, doubt: Option<Doubt>) -> Result<DiskAgent, DiskError> {
-        self.runs += 1;
         self.records.revive();
         self.digests.revive();
-        let journal = testing::journal(&self.records, &self.disk).expect("a journal that can be opened");
+        self.start(doubt)
+    }
+
+    /// The same with records that may fail.
+    fn start(&mut self, doubt: Option<Doubt>) -> Result<DiskAgent, DiskError> {
+        self.runs += 1;
+        self.disk.open_anew();
+        let failed = |source| DiskError::Journal { disk: testing::DISK, source };
+        let mut journal = testing::journal(&self.records, &self.disk).map_err(failed)?;
+        if journal.identity().size < self.disk.bytes() {
+            // As `Protection::start` does it.
+            let envelope = testing::envelope(journal.identity().generation.next());
+            journal.grow(self.disk.bytes(), &testing::key(), envelope).map_err(failed)?;
+        }
         let capture = testing::capture(&self.disk, &self.api, self.suite, self.runs);
         let (tracker, table): (Box<dyn Tracker>, _) = match self.scans {
             true => {

@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{self, Dice, MemDisk, MemRecords, MemTracker};
 use crate::tracker::Tracker;
 use sluice_proto::cycle::{CycleKind, TrackerKind};
-use sluice_proto::{Digest, Extent};
+use sluice_proto::{ByteCount, Digest, Extent, Generation};
 
 const SIZE: u64 = 1 << 20;
 
@@ -144,6 +144,27 @@ fn a_plan_without_its_bitmap_is_refused_not_empty() {
     records.forget(PLAN_BITMAP);
     let error = testing::journal(&records, &disk).err().expect("refused");
     assert!(error.to_string().contains("plan.bitmap: missing"), "{error}");
+}
+
+#[test]
+fn a_disk_that_grew_begins_a_generation_and_is_in_doubt() {
+    let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    let planned = SectorBitmap::from_extents([Extent::new(3, 4)]);
+    journal.begin(plan(1), planned.clone()).unwrap();
+    journal.note_stored(stored(1, 0, 1)).unwrap();
+    let envelope = testing::envelope(Generation(2));
+    journal.grow(ByteCount(SIZE + 512), &testing::key(), envelope.clone()).unwrap();
+    let again = testing::journal(&records, &disk).unwrap();
+    assert!(again.plan().is_none() && again.stored().is_empty());
+    assert_eq!(again.carry(), &planned);
+    let identity = again.identity();
+    assert_eq!(
+        (identity.size, identity.generation, &identity.envelope),
+        (ByteCount(SIZE + 512), Generation(2), &envelope)
+    );
+    let doubt = identity.doubt.as_deref().unwrap();
+    assert!(doubt.contains("grown") && doubt.contains(&SIZE.to_string()), "{doubt}");
 }
 
 #[test]

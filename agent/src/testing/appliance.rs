@@ -69,6 +69,7 @@ pub(crate) struct Inner {
     nonces: BTreeMap<([u8; 32], u64), Digest>,
     newest: CycleNo,
     verified: Option<CycleRef>,
+    generation: Generation,
 }
 
 impl Fake {
@@ -96,6 +97,7 @@ impl Fake {
             nonces: BTreeMap::new(),
             newest: CycleNo(0),
             verified: None,
+            generation: GENERATION,
         };
         (std::sync::Arc::new(Self { inner: Mutex::new(inner), stop }), stopped)
     }
@@ -133,6 +135,21 @@ fn refuse<T>(code: ErrorCode, message: &str) -> ApiResult<T> {
 }
 
 impl Inner {
+    /// A generation has one size; a new one may have a larger one, to which the target grows.
+    fn register(&mut self, request: &RegisterRequest) -> ApiResult<()> {
+        let len = request.size.sectors_ceil().bytes().0 as usize;
+        if len < self.target.len() || (len > self.target.len() && request.generation <= self.generation) {
+            return refuse(ErrorCode::WrongState, "a disk grows with a new generation and never shrinks");
+        }
+        if request.generation > self.generation {
+            let open = self.open.as_ref().map(|(start, _)| start.cycle);
+            open.into_iter().for_each(|cycle| self.fail(cycle, FailReason::Abandoned, "a new generation"));
+            self.generation = request.generation;
+        }
+        self.target.resize(len, 0);
+        Ok(())
+    }
+
     fn next(&mut self, request: &NextRequest) -> NextReply {
         let verdict = self.verdicts.range(request.settled.next()..).next().map(|(_, verdict)| verdict.clone());
         if verdict.is_some() {
@@ -180,7 +197,7 @@ impl Inner {
 
     fn put(&mut self, cycle: CycleNo, name: &str, bytes: Bytes) -> ApiResult<StoredSegment> {
         let segment = Segment::parse(&bytes).expect("a segment that can be read");
-        segment.header().expect(DISK, GENERATION, cycle).expect("a segment of this cycle");
+        segment.header().expect(DISK, self.generation, cycle).expect("a segment of this cycle");
         let (first, blocks, hash) = (segment.first(), segment.blocks(), Digest::of(&bytes));
         for block in first.0..first.0 + blocks {
             let known = self.nonces.insert((segment.header().salt, block), hash);
@@ -213,6 +230,8 @@ impl Inner {
             return if known == hash { Ok(()) } else { refuse(ErrorCode::WrongState, "another manifest") };
         }
         let manifest = Manifest::decode(bytes, &key()).expect("a manifest that can be read");
+        assert_eq!(manifest.generation, self.generation);
+        assert_eq!(manifest.disk_bytes.sectors_ceil().bytes().0, self.target.len() as u64, "the source's own size");
         assert_eq!(manifest.previous.map(|p| CycleRef { cycle: p.cycle, manifest: p.manifest }), previous);
         let there = |name: &str| self.segments.contains_key(name);
         if !manifest.segments.iter().all(|entry| there(&entry.name())) {
@@ -302,7 +321,7 @@ fn apply(manifest: &Manifest, segments: &BTreeMap<String, (StoredSegment, Bytes)
 impl AgentApi for Fake {
     async fn register(&self, _: DiskId, request: RegisterRequest) -> ApiResult<DiskStatus> {
         let status = DiskStatus { generation: request.generation, verified: None, open: None };
-        self.call(|_| Ok(status))
+        self.call(|inner| inner.register(&request).map(|()| status))
     }
 
     async fn next(&self, _: DiskId, request: NextRequest) -> ApiResult<NextReply> {
@@ -364,7 +383,7 @@ impl AgentApi for Fake {
                 kind: ObjectKind::Digests,
                 suite: Suite::Aes256Gcm,
                 disk: DISK,
-                generation: GENERATION,
+                generation: inner.generation,
                 cycle,
                 salt,
                 fields: [0; 3],

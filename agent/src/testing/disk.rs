@@ -88,7 +88,7 @@ impl MemDisk {
     /// Writes, and the kernel notes it.
     pub(crate) fn write(&self, extent: Extent, dice: &mut Dice) {
         let inner = &mut *self.0.lock();
-        let range = range_of(extent, inner.size);
+        let range = range_of(extent, inner.size.max(inner.size_now));
         dice.fill(&mut inner.data[range]);
         inner.active.set(extent);
     }
@@ -134,6 +134,22 @@ impl MemDisk {
 
     pub(crate) fn set_size_now(&self, size: u64) {
         self.0.lock().size_now = size;
+    }
+
+    /// It becomes larger, with zeros; whoever has it open sees that by asking for its size now.
+    pub(crate) fn grow(&self, size: u64) {
+        let inner = &mut *self.0.lock();
+        inner.data.resize((size.div_ceil(SECTOR_BYTES) * SECTOR_BYTES) as usize, 0);
+        inner.size_now = size;
+    }
+
+    /// It is opened anew: its size is what it has grown to. What is tracked is tracked in the old size, and gone with it.
+    pub(crate) fn open_anew(&self) {
+        let inner = &mut *self.0.lock();
+        if inner.size_now > inner.size {
+            inner.size = inner.size_now;
+            (inner.active, inner.ended) = Default::default();
+        }
     }
 
     pub(crate) fn set_at_rest(&self, at_rest: bool) {

@@ -94,20 +94,7 @@ async fn a_scanned_disk_loses_nothing_wherever_the_process_dies() {
 impl World {
     /// Runs an agent whose records fail at some point; true where that ended it.
     async fn agent_dies(&mut self) -> bool {
-        let journal = match testing::journal(&self.records, &self.disk) {
-            Ok(journal) => journal,
-            Err(_) => return true,
-        };
-        let capture = testing::capture(&self.disk, &self.api, self.suite, 1000);
-        let (tracker, table): (Box<dyn Tracker>, _) = match self.scans {
-            true => {
-                let records = Box::new(self.digests.clone());
-                (Box::new(ScanTracker), Some(LocalTable::new(records, self.disk.sectors())))
-            }
-            false => (Box::new(MemTracker::new(&self.disk, 1)), None),
-        };
-        let agent = DiskAgent::new(capture, tracker, None, journal, table, self.stop.clone());
-        match agent {
+        match self.start(None) {
             Ok(agent) => matches!(agent.run().await, Err(DiskError::Journal { .. })),
             Err(_) => true,
         }
