@@ -96,7 +96,9 @@ impl Inner {
             self.end(cell, state, Ending::failed(FailReason::Abandoned, detail)).await?;
         }
         let mut record = state.record.clone();
-        if request.size > record.size && record.phase != DiskPhase::Registered {
+        let grown = (request.size > record.size)
+            .then(|| format!("from {} to {} bytes with generation {}", record.size, request.size, request.generation));
+        if grown.is_some() && record.phase != DiskPhase::Registered {
             // What a target's format does with the added sectors is not ours to guess: they are compared.
             record.phase = record.phase.on(DiskEvent::Doubt).map_err(super::access::impossible)?;
         }
@@ -112,6 +114,10 @@ impl Inner {
         cell.ring();
         self.work_changed();
         self.audit(&who.to_string(), Some(cell.disk), "generation", detail).await;
+        if let Some(detail) = grown {
+            tracing::info!(disk = %cell.disk, "a disk has grown {detail}");
+            self.audit(&who.to_string(), Some(cell.disk), "grown", detail).await;
+        }
         Ok(())
     }
 

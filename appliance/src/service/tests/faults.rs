@@ -238,6 +238,45 @@ async fn one_fault_anywhere_costs_nothing() {
     assert!(runs > 100, "only {runs} faults happened");
 }
 
+/// A disk grows in the middle of its first cycle, with one fault. False where the fault came too late to matter.
+async fn a_growth(at: u64, after: bool, restart: bool) -> bool {
+    let faults = Faults::new(at, after);
+    let mut world = World::faulty(Settings::default(), Some(Arc::clone(&faults))).await;
+    insist!(world, restart, world.agent().register(DISK, registration(DISK, Generation(1))));
+    let start = loop {
+        if let Some(start) = insist!(world, restart, world.agent().next(DISK, asks(0, None, 0))).start {
+            break start;
+        }
+    };
+    let shipment = Shipment::new(&start, &planned(0, 7000), 3);
+    insist!(world, restart, world.agent().open(DISK, start.cycle, shipment.open.clone()));
+    let size = sluice_proto::ByteCount(SIZE.0 + 4096);
+    let larger = sluice_proto::wire::RegisterRequest { size, ..registration(DISK, Generation(2)) };
+    let status = insist!(world, restart, world.agent().register(DISK, larger.clone()));
+    assert_eq!((status.generation, status.open), (Generation(2), None));
+    world.restart().await;
+    let record = world.repository.disks().await.unwrap().remove(0);
+    assert_eq!((record.size, record.generation, record.phase), (size, Generation(2), DiskPhase::Resync));
+    let (stored, bytes) = &shipment.segments[0];
+    assert_eq!(code(world.put(start.cycle, stored, bytes).await), ErrorCode::OldGeneration);
+    faults.struck()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_fault_anywhere_while_a_disk_grows_costs_nothing() {
+    let mut runs = 0;
+    for after in [false, true] {
+        for restart in [false, true] {
+            let mut at = 0;
+            while a_growth(at, after, restart).await {
+                at += 1;
+                runs += 1;
+            }
+        }
+    }
+    assert!(runs > 20, "only {runs} faults happened");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_store_is_waited_for() {
     let faults = Faults::new(u64::MAX, false);
