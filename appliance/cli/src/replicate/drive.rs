@@ -8,6 +8,7 @@ use crate::outcome::{Outcome, Refusal};
 use crate::progress;
 use crate::report::CycleReport;
 use crate::signals::Signals;
+use sluice_agent::disk::DiskError;
 use sluice_client::OperatorApi;
 use sluice_proto::CycleNo;
 use sluice_proto::cycle::{FailReason, State, TrackerKind};
@@ -37,14 +38,22 @@ struct Run<'a> {
     ending: Option<Instant>,
 }
 
+/// Why a run is over.
+pub enum Ended {
+    /// For good.
+    Done(Outcome),
+    /// The source has grown: everything is to be put together anew, for its new size.
+    Grown,
+}
+
 /// Runs until it is done or told to end.
-pub async fn drive(args: &Args, parts: Parts) -> Result<Outcome, Refusal> {
+pub async fn drive(args: &Args, parts: Parts) -> Result<Ended, Refusal> {
     let mut signals = Signals::new()?;
     let mut run = Run { args, parts, running: None, begun: None, failures: 0, end: None, ending: None };
     let result = run.go(&mut signals).await;
     let tracker = run.parts.tracker;
     run.parts.end().await;
-    if tracker == TrackerKind::Ebpf && result.is_ok() {
+    if tracker == TrackerKind::Ebpf && matches!(result, Ok(Ended::Done(_))) {
         let source = args.source.display();
         progress::say(format!(
             "writes to {source} are noted in the kernel from here on: the next run ships what changed"
@@ -54,7 +63,7 @@ pub async fn drive(args: &Args, parts: Parts) -> Result<Outcome, Refusal> {
 }
 
 impl Run<'_> {
-    async fn go(&mut self, signals: &mut Signals) -> Result<Outcome, Refusal> {
+    async fn go(&mut self, signals: &mut Signals) -> Result<Ended, Refusal> {
         let mut screen = Screen::new(self.args.limit.as_deref(), self.args.cache.is_none());
         let mut tick = interval(Duration::from_millis(if progress::is_shown() { 100 } else { 5000 }));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,11 +74,17 @@ impl Run<'_> {
                 biased;
                 () = signals.next() => {
                     if self.told_to_end() {
-                        return Ok(self.interrupted());
+                        return Ok(Ended::Done(self.interrupted()));
                     }
                 }
                 ended = &mut self.parts.agent => {
                     return Err(match ended {
+                        Ok(Err(DiskError::Grown { detail, .. })) if ending.is_none() => {
+                            progress::say(detail);
+                            return Ok(Ended::Grown);
+                        }
+                        // The next run begins with that.
+                        Ok(Err(DiskError::Grown { .. })) => return Ok(Ended::Done(self.interrupted())),
                         Ok(Err(error)) => Refusal::at(format_args!("source {}", self.args.source.display()), error),
                         Ok(Ok(())) => Refusal::new("the agent ended by itself"),
                         Err(error) => Refusal::at("the agent ended by itself", error),
@@ -77,16 +92,16 @@ impl Run<'_> {
                 }
                 Some(event) = self.parts.events.recv() => {
                     if let Some(outcome) = self.on(event).await? {
-                        return Ok(outcome);
+                        return Ok(Ended::Done(outcome));
                     }
                 }
                 Ok(trouble) = troubles.wait_for(|disks| disks.values().any(|t| t.tries >= TRIES_MAX)), if !self.args.follow => {
                     let why = trouble.values().next().map(|trouble| trouble.why.clone()).unwrap_or_default();
                     progress::say(format!("{why}\nmend this and run it again: it goes on where it was"));
-                    return Ok(Outcome::Bad);
+                    return Ok(Ended::Done(Outcome::Bad));
                 }
                 () = sleep_until(ending.unwrap_or_else(Instant::now)), if ending.is_some() => {
-                    return Ok(self.interrupted());
+                    return Ok(Ended::Done(self.interrupted()));
                 }
                 _ = tick.tick() => screen.draw(&self.parts, self.running),
             }
@@ -181,7 +196,7 @@ impl Run<'_> {
 
 /// Whether another cycle may succeed with nobody having done anything.
 fn may_help(reason: FailReason) -> bool {
-    reason.is_doubt() && reason != FailReason::SourceChangedSize
+    reason.is_doubt()
         || matches!(reason, FailReason::SegmentCorrupt | FailReason::ManifestCorrupt | FailReason::Abandoned)
 }
 

@@ -19,6 +19,9 @@ The first run copies the whole source; each later one what was written since: by
 since the last run, else by comparing. Without --follow it ends after one verified cycle that began in this run; a cycle
 that was cut short is finished first. A cycle that fails is told, and tried again up to three times where that can help.
 
+A source that has grown is compared with its target in the new size, and what differs is copied; the target grows in place.
+A source that shrank is refused: a target never shrinks.
+
 Trackers: `ebpf` (root, block devices) notes each write in the kernel, and goes on with that after sluice has ended, so
 that the next run costs what changed; to end it, remove the disk's folder below /sys/fs/bpf/sluice. `scan` reads all of
 the source every time and leaves nothing behind. `auto` takes ebpf where it can be had, and says so where not.
@@ -95,8 +98,12 @@ impl std::str::FromStr for Tracker {
 /// Checks, assembles, and runs it.
 pub async fn run(args: &Args) -> Result<Outcome, Refusal> {
     let policy = settings::policy(args)?;
-    let prepared = prepare::prepare(args)?;
-    prepared.remarks.iter().for_each(progress::say);
-    let parts = parts::assemble(args, prepared, policy).await?;
-    drive::drive(args, parts).await
+    loop {
+        let prepared = prepare::prepare(args)?;
+        prepared.remarks.iter().for_each(progress::say);
+        let parts = parts::assemble(args, prepared, policy.clone()).await?;
+        if let drive::Ended::Done(outcome) = drive::drive(args, parts).await? {
+            return Ok(outcome);
+        }
+    }
 }
