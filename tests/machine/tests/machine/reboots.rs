@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const SIZE: u64 = 32 << 20;
+/// By how much a disk grows.
+const GROWTH: u64 = 1 << 20;
 /// How the guest's system starts the agent.
 const UNIT: &str = "[Unit]\nAfter=network.target\n[Service]\nExecStart=/usr/local/bin/sluice agent run --config \
     /etc/sluice/agent.toml\nRestart=always\n[Install]\nWantedBy=multi-user.target\n";
@@ -152,7 +154,14 @@ fn disks_come_and_go_and_the_machine_reboots() {
     scene.assert_equal(&scene.data, data);
 }
 
-/// A disk that the agent waits for is plugged in, grown, made what it was, pulled out and plugged in again.
+/// Gives the disk another size and waits until the guest has seen that.
+fn resize(guest: &mut Guest, size: u64) {
+    guest.monitor.resize("late", size);
+    guest
+        .must(&format!("until [ $(blockdev --getsize64 /dev/disk/by-id/virtio-late) -eq {size} ]; do sleep 0.1; done"));
+}
+
+/// A disk that the agent waits for is plugged in, grown, made smaller and what it was, pulled out and plugged in again.
 fn come_and_go(scene: &Scene, guest: &mut Guest, data: DiskId) {
     guest.monitor.plug("late", &scene.late);
     let views = scene.cluster.operator().wait_disks(2);
@@ -162,15 +171,26 @@ fn come_and_go(scene: &Scene, guest: &mut Guest, data: DiskId) {
     assert_delta(&scene.cycle(late), written.exact);
 
     let written = write(guest, "late", 400, 50);
-    guest.monitor.resize("late", SIZE + (1 << 20));
-    guest
-        .must(&format!("until [ $(blockdev --getsize64 /dev/disk/by-id/virtio-late) -gt {SIZE} ]; do sleep 0.1; done"));
+    resize(guest, SIZE + GROWTH);
+    let tail = write(guest, "late", SIZE / 1024 + 10, 20);
     let grown = scene.cycle(late);
     assert_eq!((grown.state, grown.reason), (State::Failed, Some(FailReason::SourceChangedSize)), "{grown:?}");
-    guest.monitor.resize("late", SIZE);
-    guest
-        .must(&format!("until [ $(blockdev --getsize64 /dev/disk/by-id/virtio-late) -eq {SIZE} ]; do sleep 0.1; done"));
-    assert_resync(&scene.cycle(late), written.of_grains);
+    // Nobody does anything: it is compared in its new size, and goes on.
+    let compared = scene.cluster.operator().wait_verified(late, grown.cycle.0 + 1);
+    assert_resync(&compared, written.of_grains + tail.of_grains);
+    scene.assert_equal(&scene.late, late);
+    let written = write(guest, "late", SIZE / 1024 + 500, 30);
+    assert_delta(&scene.cycle(late), written.exact);
+
+    // It never shrinks with it, but waits.
+    resize(guest, SIZE);
+    let shrunk = scene.cycle(late);
+    assert_eq!((shrunk.state, shrunk.reason), (State::Failed, Some(FailReason::SourceChangedSize)), "{shrunk:?}");
+    assert!(shrunk.detail.as_deref().is_some_and(|words| words.contains("never shrinks")), "{shrunk:?}");
+    resize(guest, SIZE + GROWTH);
+    // What lay in the end that was cut off is gone.
+    let again = scene.cluster.operator().wait_verified(late, shrunk.cycle.0 + 1);
+    assert_resync(&again, tail.of_grains + written.of_grains);
     scene.assert_equal(&scene.late, late);
 
     guest.monitor.unplug("late");
