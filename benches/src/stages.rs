@@ -190,7 +190,6 @@ impl Pass {
         if self.parts {
             let grains = || data.chunks(GRAIN_BYTES as usize).filter(|grain| grain.iter().any(|byte| *byte != 0));
             self.time("2a BLAKE3 of blocks", |_| hash(block, stream, data));
-            let digest = |grain| _ = std::hint::black_box(Digest::of(grain));
             let unzipped =
                 |pass: &mut Self| grains().for_each(|grain| drop(std::hint::black_box(pass.zstd.compress(grain))));
             self.time("2c zstd 1", unzipped);

@@ -6,7 +6,7 @@ use sluice_proto::digests::{PART_GRAINS, grain_count, part_count};
 use sluice_proto::header::{Header, ObjectKind, Suite};
 use sluice_proto::manifest::{ClaimedManifest, MANIFEST_NAME, Manifest, cycle_folder};
 use sluice_proto::segment::{Segment, segment_name};
-use sluice_proto::{Digest, Extent, FormatError, SECTOR_BYTES, SectorCount};
+use sluice_proto::{Digest, FormatError, SECTOR_BYTES, SectorCount};
 use std::fs;
 use std::path::Path;
 
