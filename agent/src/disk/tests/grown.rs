@@ -94,12 +94,10 @@ async fn a_disk_that_grew_is_compared_and_ships_what_differs() {
         assert_eq!(world.failure(3), FailReason::SourceChangedSize);
         assert_eq!(world.kinds()[2..], [Resync]);
         world.check_grown();
-        let inner = world.api.inner.lock();
-        let plan = inner.done.last().unwrap().plan.clone();
+        let plan = world.api.inner.lock().done.last().unwrap().plan.clone();
         assert!(written().iter().all(|extent| covers(&plan, *extent)), "{plan:?}");
         // What was written, by whole grains, and the old end's grain: most of the disk is not sent.
         assert!(plan.count() <= SectorCount(4 * 128), "{} sectors", plan.count());
-        drop(inner);
         world.order(&[Delta, Final]);
         world.stop = world.api.again();
         world.disk.write(Extent::new(GROWN / 512 - 2, 3), &mut Dice::new(9));

@@ -176,7 +176,7 @@ fn come_and_go(scene: &Scene, guest: &mut Guest, data: DiskId) {
     let grown = scene.cycle(late);
     assert_eq!((grown.state, grown.reason), (State::Failed, Some(FailReason::SourceChangedSize)), "{grown:?}");
     // Nobody does anything: it is compared in its new size, and goes on.
-    let compared = scene.cluster.operator().wait_verified(late, grown.cycle.0 + 1);
+    let compared = scene.cluster.operator().wait_verified(late, grown.cycle.0);
     assert_resync(&compared, written.of_grains + tail.of_grains);
     scene.assert_equal(&scene.late, late);
     let written = write(guest, "late", SIZE / 1024 + 500, 30);
@@ -189,7 +189,7 @@ fn come_and_go(scene: &Scene, guest: &mut Guest, data: DiskId) {
     assert!(shrunk.detail.as_deref().is_some_and(|words| words.contains("never shrinks")), "{shrunk:?}");
     resize(guest, SIZE + GROWTH);
     // What lay in the end that was cut off is gone.
-    let again = scene.cluster.operator().wait_verified(late, shrunk.cycle.0 + 1);
+    let again = scene.cluster.operator().wait_verified_at_last(late, shrunk.cycle.0);
     assert_resync(&again, tail.of_grains + written.of_grains);
     scene.assert_equal(&scene.late, late);
 
