@@ -10,18 +10,25 @@ use std::time::{Duration, Instant};
 /// At this rate 24 MiB take half a minute.
 const SLOW: &str = "8Mbit/s";
 
-/// Starts a slow first run and waits until a segment of it is applied: what waits in memory is lost with the process.
+/// Starts a slow first run and waits until two segments of it are applied: what waits in memory is lost with the process, and
+/// that the first was applied is told before the second is noted.
 fn in_the_middle(scene: &Scene, target: &Path) -> Child {
     let child = start(&scene.arguments(target, &["--json", "--limit", SLOW]));
     let ledger = scene.at("t.vhd.sluice/hydrator/ledger");
     let end = Instant::now() + Duration::from_secs(60);
-    // Behind a head of 16 bytes the ledger is JSON; only what is applied has a fold.
-    while !std::fs::read(&ledger).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("\"fold\"")) {
-        assert!(Instant::now() < end, "no segment was applied");
+    while !std::fs::read(&ledger).is_ok_and(|bytes| applied(&bytes) >= 2) {
+        assert!(Instant::now() < end, "no two segments were applied");
         // sleep: another process writes the file.
         std::thread::sleep(Duration::from_millis(5));
     }
     child
+}
+
+/// How many segments are applied by this ledger: behind a head of 16 bytes it is JSON.
+fn applied(ledger: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(ledger);
+    let counts = text.split("\"segments\":").skip(1).map(|rest| rest.trim_start().split(|c: char| !c.is_ascii_digit()));
+    counts.filter_map(|mut digits| digits.next()?.parse::<u64>().ok()).sum()
 }
 
 fn signal(child: &Child, signal: Signal) {
