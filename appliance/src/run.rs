@@ -44,9 +44,11 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(SystemClock);
     let throttle = Throttle::new(config.limits()?, clock.clone());
     let ports = Ports { repository: Arc::new(repository.clone()), store, clock, throttle };
+    // One for all of its life, so that no signal falls in between.
+    let mut end = std::pin::pin!(end_signal());
     let service = tokio::select! {
         biased;
-        () = end_signal() => return Ok(repository.close().await),
+        () = &mut end => return Ok(repository.close().await),
         started = start(&ports, config) => started?,
     };
     let address = config.server.listen;
@@ -56,7 +58,7 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     // For whoever started this with port 0, and to know when it is ready. Gone output is nobody's loss.
     let _ = writeln!(std::io::stdout(), "listening on {address}");
     tracing::info!(%address, cache = %config.cache.url, "the appliance is ready");
-    http::serve(listener, tls, service, config.http_limits(), end_signal()).await;
+    http::serve(listener, tls, service, config.http_limits(), end).await;
     repository.close().await;
     tracing::info!("the appliance has ended");
     Ok(())

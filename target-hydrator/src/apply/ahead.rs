@@ -110,3 +110,13 @@ impl Session {
         self.ahead = self.ahead.take().filter(|ahead| but.is_some_and(|work| ahead.is_of(work)));
     }
 }
+
+/// How much memory is held for what was checked of this work.
+#[cfg(test)]
+pub(super) async fn memory_of(session: &mut Session, work: &Work) -> usize {
+    while session.can_check(work) {
+        session.check_ahead(work).await.expect("the store is there");
+    }
+    let opened = session.ahead.iter().flat_map(|ahead| ahead.checked.values()).flat_map(|checked| &checked.opened.ops);
+    opened.flatten().map(super::segment::Op::memory).sum()
+}

@@ -39,8 +39,7 @@ pub(super) struct Committed {
 /// Segments that were checked and are held until they are written, with the room that they take.
 #[derive(Default)]
 struct Held {
-    opened: VecDeque<Opened>,
-    rooms: Vec<OwnedSemaphorePermit>,
+    opened: VecDeque<(Opened, Option<OwnedSemaphorePermit>)>,
 }
 
 /// A batch that is on the target, not yet read back.
@@ -136,10 +135,9 @@ impl Session {
         };
         let mut checked = stream::iter(jobs(manifest).map(check)).buffered(LANES);
         let (mut held, mut digest) = (Held::default(), StreamDigest::default());
-        while let Some((opened, room)) = checked.try_next().await? {
-            opened.cvs.iter().for_each(|cv| digest.push(*cv));
+        while let Some(opened) = checked.try_next().await? {
+            opened.0.cvs.iter().for_each(|cv| digest.push(*cv));
             held.opened.push_back(opened);
-            held.rooms.extend(room);
         }
         match digest.finish() == manifest.digest {
             true => Ok(held),

@@ -62,7 +62,7 @@ impl Session {
     pub(super) async fn finish_growth(&mut self, work: &Work) -> Result<(), Stop> {
         let Some(to) = self.file.ledger.growing else { return Ok(()) };
         // Whoever holds the target open has claimed it.
-        (self.streamed, self.target) = (None, None);
+        (self.streamed, self.ahead, self.target) = (None, None, None);
         let from = self.file.ledger.source_size;
         let record = self.env.targets.choose(work, &self.file.ledger).await?;
         self.env.targets.grow(work, &record, from, to).await?;

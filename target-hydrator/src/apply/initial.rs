@@ -98,7 +98,9 @@ impl Session {
             return Ok(None);
         }
         let writes: Vec<_> = batch.iter().map(|job| pipeline.clone().check_and_write(job.clone())).collect();
-        let (source, names) = tokio::try_join!(in_lanes(writes), self.prove_behind(&pipeline, behind))?;
+        // Both come to their end, whatever the other does: what is noted as applied and the digest of it go together.
+        let (source, names) = tokio::join!(in_lanes(writes), self.prove_behind(&pipeline, behind));
+        let (source, names) = (source?, names?);
         if let Some(streamed) = self.streamed.as_mut().filter(|_| !batch.is_empty()) {
             streamed.behind = Some(Behind { batch, source });
         }
@@ -143,9 +145,14 @@ impl Session {
 
     /// What the cycle's segments are moved by; begins the cycle where it is new.
     async fn streaming(&mut self, work: &Work) -> Result<Arc<Pipeline>, Stop> {
-        if let Some(streamed) = &self.streamed
+        let end = self.file.ledger.applied_end(work.cycle, work.generation);
+        if let Some(streamed) = &mut self.streamed
             && (streamed.pipeline.cycle.cycle, streamed.pipeline.cycle.generation) == (work.cycle, work.generation)
         {
+            if streamed.end != end {
+                // Noted, but not counted: the commit reads it back.
+                (streamed.digest, streamed.end) = (None, end);
+            }
             return Ok(streamed.pipeline.clone());
         }
         let key = self.unlock(work).await?;

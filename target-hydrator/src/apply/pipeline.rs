@@ -95,9 +95,13 @@ impl Pipeline {
     }
 
     /// Writes a segment that was checked already. Gives the chaining values of its blocks at the source.
-    pub async fn write(self: Arc<Self>, job: Arc<Job>, held: Option<Opened>) -> Result<Vec<BlockCv>, Stop> {
+    pub async fn write(
+        self: Arc<Self>,
+        job: Arc<Job>,
+        held: Option<(Opened, Option<OwnedSemaphorePermit>)>,
+    ) -> Result<Vec<BlockCv>, Stop> {
         let _room = self.budget.segment().await;
-        if let Some(Opened { cvs, ops: Some(ops), .. }) = held {
+        if let Some((Opened { cvs, ops: Some(ops), .. }, _held_room)) = held {
             self.carry_out(ops).await?;
             return Ok(cvs);
         }

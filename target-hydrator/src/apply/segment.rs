@@ -90,6 +90,17 @@ pub(crate) enum Op {
     Zero(Extent),
 }
 
+impl Op {
+    /// The memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let room = match self {
+            Self::Write(_, buf) => buf.capacity(),
+            Self::Zero(_) => 0,
+        };
+        room + size_of::<Self>()
+    }
+}
+
 /// A segment that was found right in every respect.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -289,10 +300,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Gathers what blocks hold into few, large operations: one for all data of a block, however scattered it is.
+/// Gathers what blocks hold into few, large operations: one for all data of a block, however scattered it is. Operations of a
+/// segment have no sector in common, so their order does not matter.
 #[derive(Default)]
 struct Ops {
     list: Vec<Op>,
+    /// The write that data is added to while it has room.
+    open: Option<usize>,
+    /// Memory that the operations take.
     bytes: u64,
     /// Bytes of the block that were not brought yet.
     block_left: u64,
@@ -307,23 +322,33 @@ impl Ops {
     fn push(&mut self, extent: Extent, data: FrameData<'_>) {
         let left = self.block_left;
         self.block_left = left.saturating_sub(extent.bytes().0);
-        match (data, self.list.last_mut()) {
-            (FrameData::Zeros, Some(Op::Zero(last))) if last.end() == extent.start => last.len.0 += extent.len.0,
-            (FrameData::Zeros, _) => self.list.push(Op::Zero(extent)),
-            (FrameData::Bytes(bytes), Some(Op::Write(extents, buf))) if buf.spare() >= bytes.len() => {
+        let bytes = match (data, self.list.last_mut()) {
+            (FrameData::Bytes(bytes), _) => bytes,
+            (FrameData::Zeros, Some(Op::Zero(last))) if last.end() == extent.start => {
+                last.len.0 += extent.len.0;
+                return;
+            }
+            (FrameData::Zeros, _) => return self.add(Op::Zero(extent)),
+        };
+        match self.open.and_then(|at| self.list.get_mut(at)) {
+            Some(Op::Write(extents, buf)) if buf.spare() >= bytes.len() => {
                 match extents.last_mut().filter(|last| last.end() == extent.start) {
                     Some(last) => last.len.0 += extent.len.0,
                     None => extents.push(extent),
                 }
                 buf.extend_from_slice(bytes);
-                self.bytes += bytes.len() as u64;
             }
-            (FrameData::Bytes(bytes), _) => {
+            _ => {
                 let mut buf = buffer(left.min(BUFFER_BYTES).max(bytes.len() as u64));
                 buf.extend_from_slice(bytes);
-                self.bytes += bytes.len() as u64;
-                self.list.push(Op::Write(vec![extent], buf));
+                self.open = Some(self.list.len());
+                self.add(Op::Write(vec![extent], buf));
             }
         }
+    }
+
+    fn add(&mut self, op: Op) {
+        self.bytes += op.memory() as u64;
+        self.list.push(op);
     }
 }

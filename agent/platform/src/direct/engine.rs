@@ -186,8 +186,8 @@ impl Engine {
             while let Ok(event) = self.inbox.try_recv() {
                 self.take(event);
             }
-            self.admit();
             self.feed();
+            self.admit();
             if self.stopping && self.running == 0 {
                 break;
             }
@@ -282,16 +282,18 @@ impl Engine {
         while self.running < self.slots.len()
             && let Some(at) = self.feeding.front().copied()
         {
-            let begun = self.scatters.get_mut(at).and_then(Option::as_mut).and_then(|(scatter, _)| scatter.begin(at));
-            match (begun, self.slots.iter().position(Option::is_none)) {
-                (Some(part), Some(slot)) => {
+            let Some(slot) = self.slots.iter().position(Option::is_none) else { return };
+            let scatter = self.scatters.get_mut(at).and_then(Option::as_mut);
+            let (begun, more) = scatter.map_or((None, false), |(scatter, _)| (scatter.begin(at), scatter.has_more()));
+            if begun.is_none() || !more {
+                self.feeding.pop_front();
+            }
+            match begun {
+                Some(part) => {
                     self.running += 1;
                     self.proceed_part(slot, part);
                 }
-                _ => {
-                    self.feeding.pop_front();
-                    self.end_scatter(at);
-                }
+                None => self.end_scatter(at),
             }
         }
     }
@@ -309,7 +311,7 @@ impl Engine {
     fn end_scatter(&mut self, at: usize) {
         let under_way = self.scatters[at].as_ref().is_some_and(|(scatter, _)| scatter.is_under_way());
         if !under_way && let Some((scatter, _)) = self.scatters[at].take() {
-            scatter.finish();
+            scatter.finish(&self.files);
         }
     }
 

@@ -79,6 +79,11 @@ impl Scatter {
         Some(Running { scatter, part, done: 0, retries: 0 })
     }
 
+    /// True where parts are still to be begun.
+    pub fn has_more(&self) -> bool {
+        self.error.is_none() && self.next < self.parts.len()
+    }
+
     /// True while a call of it may be using its buffer.
     pub fn is_under_way(&self) -> bool {
         self.under_way > 0
@@ -146,8 +151,9 @@ impl Scatter {
     }
 
     /// Answers it. Nobody may be waiting any more: then the buffer goes back to its pool here.
-    pub fn finish(self) {
-        let result = self.error.map_or(Ok(0), Err);
+    pub fn finish(self, files: &Files) {
+        let given_up = (self.next < self.parts.len()).then(|| self.refused(files, io::ErrorKind::BrokenPipe.into()));
+        let result = self.error.or(given_up).map_or(Ok(0), Err);
         drop(self.reply.send(Answer { buf: self.buf, result }));
     }
 

@@ -6,6 +6,7 @@ use crate::progress::say;
 use crate::units;
 use sluice_agent::tracker::ebpf;
 use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -13,8 +14,10 @@ use tempfile::TempDir;
 /// Lines of each log that are shown after a failure.
 const LOG_LINES: usize = 12;
 
-/// The beginning of the folder's name; the process id follows.
+/// The beginning of the folder's name.
 const PREFIX: &str = "sluice-demo-";
+/// The file in the folder that a demo holds locked while it runs; gone from a folder that is kept.
+const RUNNING: &str = "running";
 /// The disk's file in the folder.
 const IMAGE: &str = "disk.img";
 /// Where the disk is mounted in the folder.
@@ -32,6 +35,7 @@ pub enum Playground {
 /// The stage. Taken down when it is dropped.
 pub struct Stage {
     folder: TempDir,
+    _running: File,
     keep: bool,
     image: PathBuf,
     disk: Disk,
@@ -48,13 +52,14 @@ impl Stage {
     pub fn set(args: &Args) -> Result<Self, Refusal> {
         let failed = |e: std::io::Error| Refusal::at("the demo's folder can't be made", e);
         sweep(&std::env::temp_dir());
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().map_err(failed)?;
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir().map_err(failed)?;
+        let running = File::create_new(folder.path().join(RUNNING)).map_err(failed)?;
+        running.try_lock().map_err(|e| failed(e.into()))?;
         check_room(folder.path(), args.size)?;
         let image = folder.path().join(IMAGE);
         File::create_new(&image).and_then(|file| file.set_len(args.size)).map_err(failed)?;
         let disk = Disk::File { why: String::new() };
-        let mut stage = Self { folder, keep: args.keep, image, disk, down: false };
+        let mut stage = Self { folder, _running: running, keep: args.keep, image, disk, down: false };
         if let Err(why) = stage.make_loop() {
             stage.remove_disk();
             stage.disk = Disk::File { why };
@@ -156,6 +161,7 @@ impl Stage {
         drop(fs::remove_dir_all(self.pins()));
         if self.keep {
             self.folder.disable_cleanup(true);
+            drop(fs::remove_file(self.folder.path().join(RUNNING)));
             say(format!("kept in {}: disk.img, targets/, logs and state", self.folder.path().display()));
         }
     }
@@ -182,26 +188,37 @@ fn pins_of(folder: &Path) -> PathBuf {
     ebpf::default_folder().with_file_name(folder.file_name().unwrap_or_default())
 }
 
-/// Takes down what a demo left standing that was killed: its tracking would go on for ever, and its disk hold its room. A
-/// folder that somebody kept has nothing standing on it and stays.
+/// Takes down what demos of this user left that were killed: their tracking would go on for ever, and their disks hold their
+/// room. A folder that somebody kept has no such file, and that of a demo that runs is locked.
 fn sweep(parent: &Path) {
     for folder in fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if process.is_none_or(|process| Path::new("/proc").join(process.to_string()).exists()) {
+        if !name.starts_with(PREFIX) || !is_private_folder(&folder) {
             continue;
         }
-        let unmounted = nix::mount::umount2(&folder.join(MOUNT), nix::mount::MntFlags::MNT_DETACH).is_ok();
-        let devices = command("losetup", &["--noheadings", "--output", "NAME", "--associated"], &folder.join(IMAGE));
-        let devices = devices.unwrap_or_default();
-        let detached = devices.lines().filter(|device| command("losetup", &["--detach"], Path::new(device)).is_ok());
-        let detached = detached.count() > 0;
-        let untracked = fs::remove_dir_all(pins_of(&folder)).is_ok();
-        if unmounted || detached || untracked {
-            drop(fs::remove_dir_all(&folder));
-            say(format!("an earlier demo was killed; what it left in {} was removed", folder.display()));
+        let running = File::options().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(folder.join(RUNNING));
+        let Some(_dead) = running.ok().filter(|running| running.try_lock().is_ok()) else { continue };
+        let (mount, image) = (folder.join(MOUNT), folder.join(IMAGE));
+        if mount.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
+            drop(nix::mount::umount2(&mount, flags));
         }
+        if image.symlink_metadata().is_ok_and(|found| found.is_file()) {
+            let devices = command("losetup", &["--noheadings", "--output", "NAME", "--associated"], &image);
+            for device in devices.unwrap_or_default().lines() {
+                drop(command("losetup", &["--detach"], Path::new(device)));
+            }
+        }
+        drop(fs::remove_dir_all(pins_of(&folder)));
+        drop(fs::remove_dir_all(&folder));
+        say(format!("an earlier demo was killed; what it left in {} was removed", folder.display()));
     }
+}
+
+/// A folder, not a link to one, that is this user's and nobody else's.
+fn is_private_folder(path: &Path) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    path.symlink_metadata().is_ok_and(|found| found.is_dir() && found.uid() == own && found.mode() & 0o077 == 0)
 }
 
 /// A disk that is a fifth full, its copy, what lies in the cache, and what the writers add.

@@ -132,3 +132,21 @@ async fn a_key_or_a_target_that_is_not_known_waits_for_the_commit() {
     assert!(!session.can_check(&Work { manifest: delta.work.manifest, ..work.clone() }));
     assert!(!session.can_check(&Work { stored: Vec::new(), ..work }));
 }
+
+#[tokio::test(start_paused = true)]
+async fn data_between_zeros_takes_the_memory_of_its_block_and_no_more() {
+    let (mut bench, mut session, first) = scene(136).await;
+    // By turns data and zeros: 96 runs of each in one block.
+    let extents: Vec<Extent> = (0..192).map(|i| Extent::new(i * 128, 8)).collect();
+    let plan = bench.source.scribble(&extents);
+    for extent in extents.iter().step_by(2) {
+        bench.source.bytes[extent.start.offset() as usize..extent.end().offset() as usize].fill(0);
+    }
+    let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(first.reference())).await;
+    let work = before_commit(&delta);
+    let memory = crate::apply::ahead::memory_of(&mut session, &work).await;
+    assert!(memory <= 2 << 20, "{memory} bytes for a block of {}", delta.work.sectors.bytes());
+    let outcome = applied(&mut session, &delta).await;
+    assert!(matches!(outcome, Outcome::Verified { .. }), "{outcome:?}");
+    assert_eq!(bench.target.contents(), bench.source.padded());
+}
