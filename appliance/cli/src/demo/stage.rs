@@ -6,7 +6,7 @@ use crate::progress::say;
 use crate::units;
 use sluice_agent::tracker::ebpf;
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -52,7 +52,8 @@ impl Stage {
     pub fn set(args: &Args) -> Result<Self, Refusal> {
         let failed = |e: std::io::Error| Refusal::at("the demo's folder can't be made", e);
         sweep(&std::env::temp_dir());
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir().map_err(failed)?;
+        let private = fs::Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir().map_err(failed)?;
         let running = File::create_new(folder.path().join(RUNNING)).map_err(failed)?;
         running.try_lock().map_err(|e| failed(e.into()))?;
         check_room(folder.path(), args.size)?;

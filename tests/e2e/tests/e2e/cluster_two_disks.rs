@@ -29,7 +29,7 @@ fn a_disk_that_grows_goes_on_and_does_not_stop_the_other() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let (size, other_size) = (160 << 20, 32 << 20);
+    let (size, other_size) = (512 << 20, 32 << 20);
     let disk = Loop::new(folder.path(), "disk", size, 512);
     let other = Loop::new(folder.path(), "other", other_size, 512);
     let contents: Vec<u8> =
