@@ -258,3 +258,28 @@ fn abandoned_parts_give_their_buffer_back_and_undo_nothing() {
         assert!(read(&disk, 0, 1 << 20) == pattern(0, 1 << 20), "{disk:?}");
     }
 }
+
+/// A request that fills all slots with its last part, and one behind it that has to wait for it.
+#[test]
+fn what_waits_for_many_parts_gets_its_turn_however_many_they_are() {
+    for engine in ENGINES {
+        for count in 1..=9_usize {
+            let made = Disk::file(1 << 20, engine);
+            let disk = OpenOptions::new().write(true).engine(engine).depth(4).open(made.path()).expect("opens");
+            let parts = (0..count)
+                .map(|i| Part { offset: i as u64 * 8192, range: i * 4096..(i + 1) * 4096 })
+                .collect::<Vec<_>>();
+            let (done, ended) = std::sync::mpsc::channel();
+            let waiter = std::thread::spawn(move || {
+                let many = disk.write_parts(parts, AlignedBuf::from_slice(&vec![1; count * 4096]));
+                let behind = disk.write_at(0, AlignedBuf::from_slice(&[2; 4096]), 0..4096);
+                let (many, behind) = blocking::wait(futures_util::future::join(many, behind));
+                drop(done.send((many.1.is_ok(), behind.1.is_ok())));
+            });
+            let result = ended.recv_timeout(std::time::Duration::from_secs(60));
+            assert_eq!(result, Ok((true, true)), "{engine:?}, {count} parts");
+            waiter.join().expect("it ended");
+            assert!(read(&made, 0, 4096) == [2; 4096], "the later write is the later one");
+        }
+    }
+}
