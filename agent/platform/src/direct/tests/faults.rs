@@ -263,9 +263,9 @@ fn abandoned_parts_give_their_buffer_back_and_undo_nothing() {
 #[test]
 fn what_waits_for_many_parts_gets_its_turn_however_many_they_are() {
     for engine in ENGINES {
-        for count in 1..=9_usize {
+        for (depth, count) in (1..=3).flat_map(|depth| (1..=7_usize).map(move |count| (depth, count))) {
             let made = Disk::file(1 << 20, engine);
-            let disk = OpenOptions::new().write(true).engine(engine).depth(4).open(made.path()).expect("opens");
+            let disk = OpenOptions::new().write(true).engine(engine).depth(depth).open(made.path()).expect("opens");
             let parts = (0..count)
                 .map(|i| Part { offset: i as u64 * 8192, range: i * 4096..(i + 1) * 4096 })
                 .collect::<Vec<_>>();
@@ -277,7 +277,7 @@ fn what_waits_for_many_parts_gets_its_turn_however_many_they_are() {
                 drop(done.send((many.1.is_ok(), behind.1.is_ok())));
             });
             let result = ended.recv_timeout(std::time::Duration::from_secs(60));
-            assert_eq!(result, Ok((true, true)), "{engine:?}, {count} parts");
+            assert_eq!(result, Ok((true, true)), "{engine:?}, {count} parts, {depth} slots");
             waiter.join().expect("it ended");
             assert!(read(&made, 0, 4096) == [2; 4096], "the later write is the later one");
         }
