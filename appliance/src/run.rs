@@ -48,7 +48,10 @@ async fn serve(config: &Config) -> Result<(), Box<dyn Error>> {
     let mut end = std::pin::pin!(end_signal());
     let service = tokio::select! {
         biased;
-        () = &mut end => return Ok(repository.close().await),
+        () = &mut end => {
+            repository.close().await;
+            return Ok(());
+        }
         started = start(&ports, config) => started?,
     };
     let address = config.server.listen;

@@ -15,8 +15,10 @@ const ROUND_TRIP: Duration = Duration::from_millis(100);
 const BYTES_PER_SECOND: f64 = 25e6;
 /// Seconds at the beginning that are not counted: registering, the first read, the first segments.
 const WARM_UP: f64 = 3.0;
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
+/// Between two looks: short enough that a copy of half a second is seen, too.
+const LOOK: Duration = Duration::from_millis(50);
+/// So many looks make a second of the plot.
+const LOOKS_A_SECOND: usize = 20;
 
 /// Runs it: a disk of random bytes, as large as it takes to keep the link busy for the plan's seconds.
 pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
@@ -94,7 +96,7 @@ fn once(plan: &Plan, disk: &Disk, link: Option<Link>, measured: &mut Measured) -
         let passed = (pair[1].passed - pair[0].passed) as f64 / 1e6;
         (pair[1].seconds, passed / (pair[1].seconds - pair[0].seconds).max(1e-3))
     };
-    let by_second: Vec<Look> = busy.iter().copied().step_by(4).collect();
+    let by_second: Vec<Look> = busy.iter().copied().step_by(LOOKS_A_SECOND).collect();
     Ok(Run {
         rate: over(|look| look.sealed),
         on_the_wire: over(|look| look.passed),

@@ -65,7 +65,8 @@ fn decode(bytes: &[u8], key: &DataKey, stream: SectorCount) -> Result<(SectorBit
     let mut out = vec![0xEE; DISK.bytes().0 as usize];
     let mut seen = SectorBitmap::new();
     let mut decoder = BlockDecoder::new(stream);
-    for position in 0..segment.blocks() as usize {
+    assert_eq!(cvs.len(), segment.blocks() as usize);
+    for (position, cv) in cvs.iter().enumerate() {
         let decoded = decoder.decode(&segment, &object_key, position, DISK, |extent, data| {
             seen.set(extent);
             let place = &mut out[extent.start.offset() as usize..][..extent.bytes().0 as usize];
@@ -75,7 +76,7 @@ fn decode(bytes: &[u8], key: &DataKey, stream: SectorCount) -> Result<(SectorBit
             }
             Ok::<_, FormatError>(())
         })?;
-        assert_eq!(decoded.cv, cvs[position]);
+        assert_eq!(decoded.cv, *cv);
     }
     Ok((seen, out))
 }

@@ -5,20 +5,19 @@
 
 use super::error::IoError;
 use super::files::{Call, Files};
+use super::handle::{Event, Wake};
 use super::job::{Answer, Ask, Job, Next};
 use super::pool::Pool;
 use super::ring::{Completion, Ring};
 use super::scatter::{self, Scatter};
 use crate::buf::AlignedBuf;
-use crossbeam_channel::{Receiver, Sender};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::thread::JoinHandle;
+use std::sync::atomic::{Ordering, fence};
 use tokio::sync::oneshot;
 
 /// The most threads that stand in for a ring.
@@ -43,71 +42,6 @@ pub enum EngineChoice {
     Ring,
     /// Threads.
     Threads,
-}
-
-pub(super) enum Event {
-    Request(Ask, AlignedBuf, oneshot::Sender<Answer>),
-    Scatter(Scatter),
-    Done(usize, io::Result<u64>),
-    Stop,
-}
-
-/// The way to the engine's thread: a channel, and a descriptor that ends its sleep in the kernel.
-pub(super) struct Wake {
-    events: Sender<Event>,
-    descriptor: EventFd,
-    sleeping: AtomicBool,
-}
-
-impl Wake {
-    pub fn send(&self, event: Event) {
-        // The receiver lives as long as the thread. After that an answer's sender is dropped, which its waiter sees.
-        drop(self.events.send(event));
-        // Pairs with the fence in `Engine::sleep`: either it sees the event, or this sees that it sleeps.
-        fence(Ordering::SeqCst);
-        if self.sleeping.swap(false, Ordering::SeqCst) {
-            // It can only fail by being full, and then the thread is woken anyway.
-            let _ = self.descriptor.write(1);
-        }
-    }
-}
-
-/// A running engine. Dropping it waits for the calls under way and ends the thread.
-pub(super) struct Handle {
-    pub wake: Arc<Wake>,
-    pub kind: EngineKind,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Handle {
-    /// Starts the thread; it makes its ring itself, as a ring for a single issuer demands.
-    pub fn start(files: Arc<Files>, choice: EngineChoice, depth: u32) -> io::Result<Self> {
-        let (events, inbox) = crossbeam_channel::unbounded();
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let descriptor = EventFd::from_value_and_flags(0, flags)?;
-        let wake = Arc::new(Wake { events, descriptor, sleeping: AtomicBool::new(false) });
-        let (started, start) = crossbeam_channel::bounded(1);
-        let shared = wake.clone();
-        let run = move || match Engine::new(files, choice, depth, shared, inbox) {
-            Ok(mut engine) => {
-                drop(started.send(Ok(if engine.ring.is_some() { EngineKind::Ring } else { EngineKind::Threads })));
-                engine.run();
-            }
-            Err(error) => drop(started.send(Err(error))),
-        };
-        let thread = std::thread::Builder::new().name("sluice-io".into()).spawn(run)?;
-        let kind = start.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
-        Ok(Self { wake, kind, thread: Some(thread) })
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.wake.send(Event::Stop);
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
 }
 
 /// A call in the kernel.
@@ -139,7 +73,7 @@ impl Waiting {
     }
 }
 
-struct Engine {
+pub(super) struct Engine {
     files: Arc<Files>,
     wake: Arc<Wake>,
     inbox: Receiver<Event>,
@@ -158,7 +92,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(
+    pub fn new(
         files: Arc<Files>,
         choice: EngineChoice,
         depth: u32,
@@ -181,7 +115,11 @@ impl Engine {
         Ok(Self { files, wake, inbox, ring, pool, waiting, slots, scatters, feeding, running: 0, stopping: false })
     }
 
-    fn run(&mut self) {
+    pub fn kind(&self) -> EngineKind {
+        if self.ring.is_some() { EngineKind::Ring } else { EngineKind::Threads }
+    }
+
+    pub fn run(&mut self) {
         while !self.stopping || self.running > 0 {
             while let Ok(event) = self.inbox.try_recv() {
                 self.take(event);

@@ -13,6 +13,7 @@ mod engine;
 mod error;
 #[allow(unsafe_code)]
 pub(crate) mod files;
+mod handle;
 mod job;
 mod open;
 mod plan;
@@ -29,9 +30,9 @@ pub use scatter::Part;
 
 use crate::blocking;
 use crate::buf::AlignedBuf;
-use engine::{Event, Handle};
 use files::Files;
 use futures_util::future::join_all;
+use handle::{Event, Handle};
 use job::{Answer, Ask};
 use scatter::Scatter;
 use sluice_proto::units::ByteCount;

@@ -1,9 +1,10 @@
 //! How to open a disk.
 
 use super::DirectFile;
-use super::engine::{EngineChoice, Handle};
+use super::engine::EngineChoice;
 use super::error::{IoError, IoOp, IoResult};
 use super::files::Files;
+use super::handle::Handle;
 use std::path::Path;
 use std::sync::Arc;
 

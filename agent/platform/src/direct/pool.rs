@@ -1,8 +1,8 @@
 //! Threads that make blocking calls: the whole engine where io_uring is refused, and a helper beside the ring for the
 //! few calls that a ring can't make.
 
-use super::engine::{Event, Wake};
 use super::files::{Call, Files};
+use super::handle::{Event, Wake};
 use crossbeam_channel::Sender;
 use std::io;
 use std::sync::Arc;

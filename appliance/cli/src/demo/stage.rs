@@ -202,7 +202,7 @@ fn sweep(parent: &Path) {
         let (mount, image) = (folder.join(MOUNT), folder.join(IMAGE));
         if mount.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
-            drop(nix::mount::umount2(&mount, flags));
+            let _ = nix::mount::umount2(&mount, flags);
         }
         if image.symlink_metadata().is_ok_and(|found| found.is_file()) {
             let devices = command("losetup", &["--noheadings", "--output", "NAME", "--associated"], &image);

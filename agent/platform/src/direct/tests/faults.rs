@@ -274,7 +274,7 @@ fn what_waits_for_many_parts_gets_its_turn_however_many_they_are() {
                 let many = disk.write_parts(parts, AlignedBuf::from_slice(&vec![1; count * 4096]));
                 let behind = disk.write_at(0, AlignedBuf::from_slice(&[2; 4096]), 0..4096);
                 let (many, behind) = blocking::wait(futures_util::future::join(many, behind));
-                drop(done.send((many.1.is_ok(), behind.1.is_ok())));
+                let _ = done.send((many.1.is_ok(), behind.1.is_ok()));
             });
             let result = ended.recv_timeout(std::time::Duration::from_secs(60));
             assert_eq!(result, Ok((true, true)), "{engine:?}, {count} parts, {depth} slots");
