@@ -144,7 +144,8 @@ impl Capture {
         let missing = Blocks::of(&bitmap).filter(move |(block, _)| !is_stored(&have, block.0));
         let (key, header) = (journal.identity().data_key.key(), self.attempt(journal, &plan));
         let encoders = Encoders::new(&key, &header, bitmap.count(), self.options.level).with_grains(grains);
-        let mut uploads = Uploads::new(self, &plan, &header);
+        let encoders = Arc::new(encoders);
+        let mut uploads = Uploads::new(self, &plan, &header, &encoders);
         let blocks = stream::iter(missing)
             .map(|(block, extents)| self.encode(&encoders, block, extents))
             .buffered(self.options.buffers.max(1));
@@ -161,7 +162,7 @@ impl Capture {
     /// Reads and encodes one block.
     async fn encode(
         &self,
-        encoders: &Encoders,
+        encoders: &Arc<Encoders>,
         block: BlockNo,
         extents: Vec<sluice_proto::Extent>,
     ) -> Result<Encoded, CaptureError> {
@@ -169,16 +170,8 @@ impl Capture {
         let (buf, read) = self.source.read(&extents, buf).await;
         read?;
         self.counts.bytes_read.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        let mut encoder = encoders.take();
-        let (encoder, encoded) = self
-            .workers
-            .run(move || {
-                let encoded = encoder.encode(block, extents, &buf);
-                (encoder, encoded)
-            })
-            .await;
-        encoders.put(encoder);
-        Ok(encoded)
+        let encoders = Arc::clone(encoders);
+        Ok(self.workers.run(move || encoders.encode(block, &extents, &buf)).await)
     }
 
     /// The header of a new attempt: its salt was never used before.

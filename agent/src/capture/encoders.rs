@@ -1,4 +1,4 @@
-//! A pool of block encoders, with their compression contexts and output buffers.
+//! A pool of block encoders, with their compression contexts, and of the buffers that blocks and segments are laid into.
 
 use parking_lot::Mutex;
 use sluice_proto::digests::grain_digest;
@@ -6,7 +6,6 @@ use sluice_proto::header::Header;
 use sluice_proto::keys::DataKey;
 use sluice_proto::segment::{BlockEncoder, EncodedBlock};
 use sluice_proto::{BlockNo, Digest, Extent, GRAIN_SECTORS, SectorCount};
-use std::sync::Arc;
 
 /// A block, encoded, and what was learnt of it on the way.
 pub struct Encoded {
@@ -16,22 +15,6 @@ pub struct Encoded {
     pub plain_bytes: u64,
     /// The digests of its whole grains, where they were asked for.
     pub grains: Vec<(u64, Digest)>,
-}
-
-/// One encoder, taken from the pool.
-pub struct Encoder {
-    inner: BlockEncoder,
-    spare: Vec<u8>,
-    with_grains: bool,
-}
-
-impl Encoder {
-    /// Encodes the block that `data` is the plaintext of.
-    pub fn encode(&mut self, block: BlockNo, extents: Vec<Extent>, data: &[u8]) -> Encoded {
-        let encoded = self.inner.encode(block, &extents, data, std::mem::take(&mut self.spare));
-        let grains = if self.with_grains { grains_of(&extents, data) } else { Vec::new() };
-        Encoded { block: encoded, plain_bytes: data.len() as u64, grains }
-    }
 }
 
 /// The digests of the grains in `extents`, which begin and end at grains but for the disk's end.
@@ -54,9 +37,26 @@ fn grains_of(extents: &[Extent], mut data: &[u8]) -> Vec<(u64, Digest)> {
 /// The pool.
 pub struct Encoders {
     make: Box<dyn Fn() -> BlockEncoder + Send + Sync>,
-    idle: Mutex<Vec<Encoder>>,
-    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    idle: Mutex<Vec<BlockEncoder>>,
+    blocks: Spares,
+    segments: Spares,
     with_grains: bool,
+}
+
+/// Buffers that are not in use. Large ones that are freed and asked for anew leave holes that nothing else fills.
+#[derive(Default)]
+pub struct Spares(Mutex<Vec<Vec<u8>>>);
+
+impl Spares {
+    /// One that was used before, or one without room.
+    pub fn take(&self) -> Vec<u8> {
+        self.0.lock().pop().unwrap_or_default()
+    }
+
+    /// Gives one back, to be filled again.
+    pub fn give_back(&self, bytes: Vec<u8>) {
+        self.0.lock().push(bytes);
+    }
 }
 
 impl Encoders {
@@ -64,7 +64,8 @@ impl Encoders {
     pub fn new(key: &DataKey, header: &Header, stream: SectorCount, level: i32) -> Self {
         let (key, header) = (key.clone(), header.clone());
         let make = Box::new(move || BlockEncoder::new(&key, &header, stream, level));
-        Self { make, idle: Mutex::default(), spare: Arc::default(), with_grains: false }
+        let (blocks, segments) = (Spares::default(), Spares::default());
+        Self { make, idle: Mutex::default(), blocks, segments, with_grains: false }
     }
 
     /// The same, telling the digests of whole grains too.
@@ -74,22 +75,24 @@ impl Encoders {
         self
     }
 
-    /// An encoder that nobody uses.
-    pub fn take(&self) -> Encoder {
-        let spare = self.spare.lock().pop().unwrap_or_default();
-        match self.idle.lock().pop() {
-            Some(encoder) => Encoder { spare, ..encoder },
-            None => Encoder { inner: (self.make)(), spare, with_grains: self.with_grains },
-        }
-    }
-
-    /// Gives an encoder back.
-    pub fn put(&self, encoder: Encoder) {
+    /// Encodes the block that `data` is the plaintext of, by an encoder that nobody uses: there come to be as many as
+    /// threads that call this at once.
+    pub fn encode(&self, block: BlockNo, extents: &[Extent], data: &[u8]) -> Encoded {
+        let idle = self.idle.lock().pop();
+        let mut encoder = idle.unwrap_or_else(|| (self.make)());
+        let encoded = encoder.encode(block, extents, data, self.blocks.take());
         self.idle.lock().push(encoder);
+        let grains = if self.with_grains { grains_of(extents, data) } else { Vec::new() };
+        Encoded { block: encoded, plain_bytes: data.len() as u64, grains }
     }
 
-    /// Gives an output buffer back, to be filled again.
-    pub fn give_back(&self, bytes: Vec<u8>) {
-        self.spare.lock().push(bytes);
+    /// Buffers for encoded blocks.
+    pub fn blocks(&self) -> &Spares {
+        &self.blocks
+    }
+
+    /// Buffers for segments.
+    pub fn segments(&self) -> &Spares {
+        &self.segments
     }
 }

@@ -1,7 +1,7 @@
 //! Segments on their way to the appliance.
 
 use super::cut::Open;
-use super::{Capture, salt_of};
+use super::{Capture, Encoders, salt_of};
 use crate::journal::{Journal, JournalError, Plan, Stored};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -21,6 +21,7 @@ pub(super) type Sent = (Stored, u64);
 /// The segments under way.
 pub(super) struct Uploads<'a> {
     capture: &'a Capture,
+    encoders: &'a Encoders,
     plan_cycle: CycleNo,
     disk: DiskId,
     generation: Generation,
@@ -29,9 +30,10 @@ pub(super) struct Uploads<'a> {
 }
 
 impl<'a> Uploads<'a> {
-    pub(super) fn new(capture: &'a Capture, plan: &Plan, header: &Header) -> Self {
+    pub(super) fn new(capture: &'a Capture, plan: &Plan, header: &Header, encoders: &'a Encoders) -> Self {
         Self {
             capture,
+            encoders,
             plan_cycle: plan.cycle,
             disk: header.disk,
             generation: header.generation,
@@ -78,8 +80,8 @@ impl<'a> Uploads<'a> {
     }
 
     fn send(&self, full: Open) -> impl Future<Output = ApiResult<Sent>> + Send + use<'a> {
-        let (capture, cycle, disk, generation, salt) =
-            (self.capture, self.plan_cycle, self.disk, self.generation, self.salt);
+        let (capture, encoders, cycle, disk) = (self.capture, self.encoders, self.plan_cycle, self.disk);
+        let (generation, salt) = (self.generation, self.salt);
         async move {
             let Open { writer, cvs, plain_bytes, .. } = full;
             let (name, first) = (writer.name(), writer.first().0);
@@ -92,7 +94,10 @@ impl<'a> Uploads<'a> {
                 })
                 .await;
             let len = bytes.len() as u64;
-            let stored = put(capture, disk, cycle, generation, &name, bytes).await?;
+            let stored = put(capture, disk, cycle, generation, &name, bytes.clone()).await?;
+            if bytes.is_unique() {
+                encoders.segments().give_back(Vec::from(bytes));
+            }
             if stored.hash != hash || stored.len.0 != len {
                 return Err(ApiError::Unreadable(format!("{name} was stored with other bytes than were sent")));
             }

@@ -189,10 +189,16 @@ pub struct SegmentWriter {
 impl SegmentWriter {
     /// A segment whose first block is `first`. `header` is the attempt's, as for [`BlockEncoder::new`].
     pub fn new(data_key: &DataKey, header: &Header, first: BlockNo) -> Self {
+        Self::reusing(data_key, header, first, Vec::new())
+    }
+
+    /// The same, laid into `out`, whose bytes are dropped and whose room is reused.
+    pub fn reusing(data_key: &DataKey, header: &Header, first: BlockNo, mut out: Vec<u8>) -> Self {
         let header = Header { fields: [first.0, 0, 0], ..header.clone() };
         let key = data_key.object_key(&header);
         // Room for all that it may come to, so that it is not copied as it grows; what is not used is never touched.
-        let mut out = Vec::with_capacity(SEGMENT_BYTES_TARGET + SEGMENT_BYTES_TARGET / 4);
+        out.clear();
+        out.reserve(SEGMENT_BYTES_TARGET + SEGMENT_BYTES_TARGET / 4);
         out.resize(HEADER_BYTES, 0);
         Self { header, key, out, index: Vec::new(), cvs: Vec::new(), blocks: 0 }
     }
