@@ -59,6 +59,25 @@ fn discards_and_zeroes_are_marked() {
     }
 }
 
+/// The kernel cuts a discard at the granularity of what lies below, and merges the two bios into one request.
+#[test]
+fn a_request_of_several_bios_is_marked_whole() {
+    if !can_track() {
+        return;
+    }
+    let folder = devices::folder();
+    let disk = Loop::sparse(folder.path(), 64 << 20, &["--direct-io=on"]);
+    let pins = Pins::new("chain");
+    let (mut tracker, _) = attach(&disk.path, &pins, None);
+    interval(&mut tracker);
+    raw::discard(&open(&disk.path), 512, 400 * 512).expect("a discard");
+    assert_eq!(interval(&mut tracker), sectors(&[(1, 400)]));
+    let name = disk.path.file_name().and_then(|name| name.to_str()).expect("a plain name");
+    let stat = std::fs::read_to_string(format!("/sys/block/{name}/stat")).expect("the disk's counters");
+    let merges: u64 = stat.split_whitespace().nth(12).and_then(|word| word.parse().ok()).expect("discards merged");
+    assert!(merges > 0, "the discard was not one request of several bios: {stat}");
+}
+
 #[test]
 fn a_partition_has_its_own_sectors() {
     if !can_track() {
