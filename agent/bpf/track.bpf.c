@@ -340,41 +340,18 @@ u64 __attribute__((noinline)) hull(u64 a, u64 b)
 	return a == EVERYTHING || to - from > 0xffffff ? EVERYTHING : from << 24 | (to - from);
 }
 
-// Where a bio is, and which comes after it in its request: read as plain memory. The verifier walks through the rounds of
-// a loop one by one and, at each pointer of the kernel's that is followed, through all the kernel's types.
-u64 __attribute__((noinline)) link_range(u64 address)
-{
-	struct bio *bio = (void *)address;
-	u64 sector = 0;
-	u32 bytes = 0;
-	if (probe_read_kernel(&sector, sizeof(sector), &bio->bi_iter.bi_sector) ||
-	    probe_read_kernel(&bytes, sizeof(bytes), &bio->bi_iter.bi_size))
-		return EVERYTHING;
-	return cut_again(sector, bytes);
-}
-
-u64 __attribute__((noinline)) link_after(u64 address)
-{
-	struct bio *bio = (void *)address;
-	u64 next = 0;
-	// What cannot be read leads nowhere: the caller's rounds end and it says that the chain was too long.
-	return probe_read_kernel(&next, sizeof(next), &bio->bi_next) ? address : next;
-}
-
 // One request may discard many separate ranges, one for each of its bios; at most 256 (NVMe's limit). All are marked; the
 // answer is the range that they lie in, for the table.
-INLINE u64 mark_chain(u64 interval, struct request *rq)
+INLINE u64 mark_chain(u64 interval, struct bio *bio)
 {
-	u64 all = 0, at = 0;
-	if (probe_read_kernel(&at, sizeof(at), &rq->bio))
-		flag(interval, LONG_CHAIN);
-	for (int i = 0; i < 256 && at; i++) {
-		u64 range = link_range(at);
+	u64 all = 0;
+	for (int i = 0; i < 256 && bio; i++) {
+		u64 range = cut_again(bio->bi_iter.bi_sector, bio->bi_iter.bi_size);
 		mark_again(interval, range);
 		all = hull(all, range);
-		at = link_after(at);
+		bio = bio->bi_next;
 	}
-	if (at)
+	if (bio)
 		flag(interval, LONG_CHAIN);
 	return all;
 }
@@ -403,7 +380,7 @@ SEC("tp_btf/block_rq_issue") int rq_issue(u64 *ctx)
 		return 0;
 	u64 interval = interval_now(), range;
 	if (is_chain(rq, op)) {
-		range = mark_chain(interval, rq);
+		range = mark_chain(interval, rq->bio);
 	} else {
 		range = range_of(rq, op, rq->__data_len, interval);
 		mark(interval, range);
@@ -423,7 +400,7 @@ SEC("tp_btf/block_rq_complete") int rq_complete(u64 *ctx)
 		return 0;
 	u64 interval = interval_now();
 	struct started *s = find((u64)rq, hash_of((u64)rq));
-	u64 range = is_chain(rq, op) ? mark_chain(interval, rq) : range_of(rq, op, bytes, interval);
+	u64 range = is_chain(rq, op) ? mark_chain(interval, rq->bio) : range_of(rq, op, bytes, interval);
 	u64 known = s ? *(volatile u64 *)&s->range : 0;
 	if (!is_chain(rq, op) && (!s || known != range || *(volatile u64 *)&s->interval != interval))
 		mark(interval, range);
