@@ -150,7 +150,8 @@ pub(super) fn repository_failed(error: RepositoryError) -> WireError {
     let code = match error.kind() {
         RepositoryErrorKind::OldGeneration => ErrorCode::OldGeneration,
         RepositoryErrorKind::NoSuchDisk => ErrorCode::NoSuchDisk,
-        RepositoryErrorKind::Full | RepositoryErrorKind::Unavailable => ErrorCode::Unavailable,
+        RepositoryErrorKind::Full => ErrorCode::NoRoom,
+        RepositoryErrorKind::Unavailable => ErrorCode::Unavailable,
         _ => ErrorCode::Internal,
     };
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -166,7 +167,7 @@ pub(super) fn store_failed(error: StoreError) -> WireError {
     use std::error::Error;
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
     let (code, words) = match error.kind() {
-        StoreErrorKind::Full => (ErrorCode::CacheFull, "the cache store is full; free some space or enlarge it"),
+        StoreErrorKind::Full => (ErrorCode::NoRoom, "the cache store is full; free some space or enlarge it"),
         StoreErrorKind::Unavailable => (ErrorCode::Unavailable, "the cache store can't be reached now"),
         StoreErrorKind::AlreadyExists => (ErrorCode::WrongState, "the cache store holds other bytes under this name"),
         _ => (ErrorCode::Internal, "the cache store failed; the appliance's log says how"),

@@ -33,7 +33,7 @@ impl Service {
     /// Commits the cycle. The same manifest again changes nothing; another one for the same cycle is refused.
     ///
     /// # Errors
-    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `NotStored`, `Corrupt`, `CacheFull`, `Unavailable`.
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `NotStored`, `Corrupt`, `NoRoom`, `Unavailable`.
     pub async fn store_manifest(
         &self,
         who: &Identity,

@@ -153,7 +153,7 @@ impl Service {
     /// Stores a part of the digests of the target's grains.
     ///
     /// # Errors
-    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `Corrupt`, `TooLarge`, `CacheFull`, `Unavailable`.
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `Corrupt`, `TooLarge`, `NoRoom`, `Unavailable`.
     pub async fn put_digests(
         &self,
         who: &Identity,

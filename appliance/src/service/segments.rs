@@ -35,7 +35,7 @@ impl Service {
     /// with the commit, as segments by themselves are worth nothing: after a power cut they are sent again.
     ///
     /// # Errors
-    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `Corrupt`, `TooLarge`, `CacheFull`, `Unavailable`.
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `Corrupt`, `TooLarge`, `NoRoom`, `Unavailable`.
     pub async fn store_segment(
         &self,
         who: &Identity,

@@ -19,8 +19,8 @@ pub enum ErrorCode {
     WrongState = 5,
     /// 6: the manifest names a segment that is not stored, or stored with other bytes.
     NotStored = 6,
-    /// 7: the cache store has no room.
-    CacheFull = 7,
+    /// 7: the cache store, or the disk of the appliance's own state, has no room.
+    NoRoom = 7,
     /// 8: the body is larger than what is accepted here.
     TooLarge = 8,
     /// 9: the client speaks a version that this appliance does not.
@@ -43,7 +43,7 @@ impl ErrorCode {
         Self::OldGeneration,
         Self::WrongState,
         Self::NotStored,
-        Self::CacheFull,
+        Self::NoRoom,
         Self::TooLarge,
         Self::Version,
         Self::Unavailable,
@@ -62,14 +62,14 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::Version => 426,
             Self::Unavailable => 503,
-            Self::CacheFull => 507,
+            Self::NoRoom => 507,
             Self::Internal => 500,
         }
     }
 
     /// True where the same request may succeed later without anything being changed by the client.
     pub fn may_pass(self) -> bool {
-        matches!(self, Self::Unavailable | Self::CacheFull | Self::Internal)
+        matches!(self, Self::Unavailable | Self::NoRoom | Self::Internal)
     }
 }
 

@@ -145,11 +145,11 @@ impl Run<'_> {
             }
             Event::Ended(cycle, bytes_read) => self.ended(cycle, bytes_read).await?,
             Event::Settled(cycle) => return Ok(self.over(cycle)),
-            Event::CacheFull(text) if !self.args.follow => {
+            Event::NoRoom(text) if !self.args.follow => {
                 progress::say(format!("{text}\nmake room there and run this again: it goes on where it was"));
                 return Ok(Some(Outcome::Bad));
             }
-            Event::CacheFull(text) => progress::say(format!("{text}; waiting for room")),
+            Event::NoRoom(text) => progress::say(format!("{text}; waiting for room")),
         }
         Ok(None)
     }

@@ -29,8 +29,8 @@ pub enum Event {
     Ended(CycleNo, u64),
     /// The agent has safely noted all verdicts up to this cycle's.
     Settled(CycleNo),
-    /// The cache store has no room: it is tried again, but hardly in vain only if somebody makes room.
-    CacheFull(String),
+    /// The cache store or the state has no room: it is tried again, but hardly in vain only if somebody makes room.
+    NoRoom(String),
 }
 
 /// The agent's way to the appliance.
@@ -75,9 +75,9 @@ impl Turnstile {
 
     fn note<T>(&self, result: ApiResult<T>) -> ApiResult<T> {
         if let Err(ApiError::Refused(refusal)) = &result
-            && refusal.code == ErrorCode::CacheFull
+            && refusal.code == ErrorCode::NoRoom
         {
-            self.tell(Event::CacheFull(refusal.message.clone()));
+            self.tell(Event::NoRoom(refusal.message.clone()));
         }
         result
     }
@@ -86,7 +86,7 @@ impl Turnstile {
 #[async_trait]
 impl AgentApi for Turnstile {
     async fn register(&self, disk: DiskId, request: RegisterRequest) -> ApiResult<DiskStatus> {
-        let status = self.inner.register(disk, request).await?;
+        let status = self.note(self.inner.register(disk, request).await)?;
         self.tell(Event::Registered);
         Ok(status)
     }
@@ -99,7 +99,7 @@ impl AgentApi for Turnstile {
             // The sender lives in this very struct, so the wait ends by a permit or not at all.
             let _ = self.permits.subscribe().wait_for(|permits| *permits > 0).await;
         }
-        let reply = self.inner.next(disk, request).await?;
+        let reply = self.note(self.inner.next(disk, request).await)?;
         if let Some(start) = &reply.start
             && self.newest.fetch_max(start.cycle.0, Ordering::SeqCst) < start.cycle.0
         {
@@ -138,7 +138,7 @@ impl AgentApi for Turnstile {
     }
 
     async fn give_up(&self, disk: DiskId, cycle: CycleNo, request: GiveUp) -> ApiResult<()> {
-        self.inner.give_up(disk, cycle, request).await
+        self.note(self.inner.give_up(disk, cycle, request).await)
     }
 
     async fn digests(

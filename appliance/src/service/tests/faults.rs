@@ -25,12 +25,16 @@ pub(crate) struct Faults {
     at: u64,
     /// Whether it fails once it is done, as if the answer were lost.
     after: bool,
+    /// The cache store has no room.
     full: AtomicBool,
+    /// The repository has no room for segments.
+    state_full: AtomicBool,
 }
 
 impl Faults {
     fn new(at: u64, after: bool) -> Arc<Self> {
-        Arc::new(Self { calls: AtomicU64::new(0), at, after, full: AtomicBool::new(false) })
+        let (calls, full, state_full) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { calls, at, after, full, state_full })
     }
 
     fn struck(&self) -> bool {
@@ -102,6 +106,9 @@ impl Repository for Faulty<dyn Repository> {
         self.inner.segments(disk, cycle).await
     }
     async fn add_segment(&self, cycle: &CycleRecord, segment: &StoredSegment) -> RepositoryResult<()> {
+        if self.faults.state_full.load(Ordering::Relaxed) {
+            return Err(RepositoryError::new(RepositoryErrorKind::Full, "as the test wants it"));
+        }
         faulty!(self, self.inner.add_segment(cycle, segment), broken())
     }
     async fn forget_segments(&self, disk: DiskId, cycle: CycleNo, names: Option<&[String]>) -> RepositoryResult<()> {
@@ -278,7 +285,7 @@ async fn one_fault_anywhere_while_a_disk_grows_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_store_is_waited_for() {
+async fn room_is_waited_for() {
     let faults = Faults::new(u64::MAX, false);
     let world = World::faulty(Settings::default(), Some(Arc::clone(&faults))).await;
     world.register().await;
@@ -286,10 +293,13 @@ async fn a_full_store_is_waited_for() {
     let shipment = Shipment::new(&start, &whole(), 1);
     world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
     let (stored, bytes) = &shipment.segments[0];
-    faults.full.store(true, Ordering::Relaxed);
-    let refusal = world.put(start.cycle, stored, bytes).await.unwrap_err();
-    assert_eq!((refusal.code(), refusal.may_pass()), (Some(ErrorCode::CacheFull), true));
-    faults.full.store(false, Ordering::Relaxed);
+    for (full, where_) in [(&faults.full, "cache store"), (&faults.state_full, "appliance's state")] {
+        full.store(true, Ordering::Relaxed);
+        let refusal = world.put(start.cycle, stored, bytes).await.unwrap_err();
+        assert_eq!((refusal.code(), refusal.may_pass()), (Some(ErrorCode::NoRoom), true));
+        assert!(refusal.to_string().contains(where_), "{refusal}");
+        full.store(false, Ordering::Relaxed);
+    }
     let shipment = world.ship(&start, &whole(), 1).await;
     world.verify(&shipment).await;
 }

@@ -17,6 +17,7 @@ mod old_generation;
 mod partition;
 mod source_mounted_scan;
 mod source_resized;
+mod state_full;
 mod tampered;
 mod target_changed;
 mod target_full;
