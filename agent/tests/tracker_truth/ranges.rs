@@ -59,6 +59,23 @@ fn discards_and_zeroes_are_marked() {
     }
 }
 
+/// A request may be of almost 4 GiB: more than a thousand words of coarse marks.
+#[test]
+fn wide_discards_are_marked_exactly() {
+    if !can_track() {
+        return;
+    }
+    let folder = devices::folder();
+    let disk = Loop::sparse(folder.path(), 16 << 30, &[]);
+    let pins = Pins::new("wide");
+    let (mut tracker, _) = attach(&disk.path, &pins, None);
+    interval(&mut tracker);
+    for (start, length) in [(8, 9 << 21), (8, (9 << 21) + 3), (1 << 21, 132 << 11), ((1 << 21) + 1, 133 << 11)] {
+        raw::discard(&open(&disk.path), start * 512, length * 512).expect("a discard");
+        assert_eq!(interval(&mut tracker), sectors(&[(start, length)]));
+    }
+}
+
 /// The kernel cuts a discard at the granularity of what lies below, and merges the two bios into one request.
 #[test]
 fn a_request_of_several_bios_is_marked_whole() {
