@@ -138,8 +138,7 @@ impl Capture {
         let Some((plan, bitmap)) = journal.plan().map(|(plan, bitmap)| (plan.clone(), bitmap.clone())) else {
             return Ok(());
         };
-        let have: Vec<(u64, u64)> =
-            journal.stored().values().map(|s| (s.first, s.first + s.cvs.len() as u64)).collect();
+        let have: Vec<(u64, u64)> = journal.stored().values().map(|s| (s.first, s.first + s.blocks)).collect();
         self.counts.bytes_planned.store(bitmap.count().bytes().0, Ordering::Relaxed);
         let missing = Blocks::of(&bitmap).filter(move |(block, _)| !is_stored(&have, block.0));
         let (key, header) = (journal.identity().data_key.key(), self.attempt(journal, &plan));
@@ -236,7 +235,7 @@ pub fn stored_bytes(bitmap: &SectorBitmap, stored: &std::collections::BTreeMap<u
         .values()
         .map(|s| {
             let from = s.first * BLOCK_BYTES;
-            (from + s.cvs.len() as u64 * BLOCK_BYTES).min(stream).saturating_sub(from)
+            (from + s.blocks * BLOCK_BYTES).min(stream).saturating_sub(from)
         })
         .sum()
 }

@@ -8,10 +8,10 @@ mod record;
 
 pub use folder::FolderRecords;
 use record::Secret;
-pub use record::{Identity, Plan, Stored};
+pub use record::{Identity, Noted, Plan, Stored};
 
 use sluice_proto::keys::{DataKey, KeyEnvelope};
-use sluice_proto::stream::BlockCv;
+use sluice_proto::stream::StreamDigest;
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{ByteCount, CycleNo, SectorBitmap};
 use std::collections::BTreeMap;
@@ -80,9 +80,9 @@ impl Journal {
         let mut stored = BTreeMap::new();
         if let Some((plan, _)) = &plan {
             for entry in records.read_log(SEGMENTS)? {
-                let entry = Stored::decode(&entry)?;
+                let entry = Noted::decode(&entry)?;
                 if entry.cycle == plan.cycle {
-                    stored.insert(entry.first, entry);
+                    stored.insert(entry.first, entry.into());
                 }
             }
         }
@@ -181,9 +181,9 @@ impl Journal {
     ///
     /// # Errors
     /// Records that can't be written.
-    pub fn note_stored(&mut self, segment: Stored) -> Result<(), JournalError> {
+    pub fn note_stored(&mut self, segment: Noted) -> Result<(), JournalError> {
         self.records.append(SEGMENTS, &segment.encode())?;
-        self.stored.insert(segment.first, segment);
+        self.stored.insert(segment.first, segment.into());
         Ok(())
     }
 
@@ -194,15 +194,17 @@ impl Journal {
         self.stored.retain(|first, segment| {
             let kept = *first >= behind && keep(segment);
             if kept {
-                behind = first + segment.cvs.len() as u64;
+                behind = first + segment.blocks;
             }
             kept
         });
     }
 
-    /// The chaining values of the stored segments' blocks, in order. They must cover the stream.
-    pub fn block_cvs(&self) -> impl Iterator<Item = BlockCv> + '_ {
-        self.stored.values().flat_map(|segment| segment.cvs.iter().copied())
+    /// The digest of what is stored, which must cover the stream.
+    pub fn digest(&self) -> StreamDigest {
+        let mut digest = StreamDigest::default();
+        self.stored.values().flat_map(|segment| &segment.subtrees).for_each(|subtree| digest.push_subtree(*subtree));
+        digest
     }
 
     /// The manifest that was made for the running cycle: made once, as its nonce may be used once.

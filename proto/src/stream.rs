@@ -54,6 +54,40 @@ impl<'de> Deserialize<'de> for Digest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockCv(pub [u8; 32]);
 
+/// The chaining value of a whole subtree of 2^`level` blocks, of which the first has a multiple of that as its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subtree {
+    cv: [u8; 32],
+    level: u32,
+}
+
+/// Merges the chaining values of the blocks from `first` on into those of as few subtrees as BLAKE3's tree is sure to
+/// have, whatever the stream's length: all that are whole, but never one that begins with the first block and may turn out
+/// to be the root. At most two for each bit of the number of blocks.
+pub fn subtrees(first: BlockNo, mut cvs: &[BlockCv]) -> Vec<Subtree> {
+    let mut found = Vec::new();
+    let mut at = first.0;
+    while let Some(most) = cvs.len().checked_ilog2() {
+        let level = if at == 0 { most.saturating_sub(1) } else { most.min(at.trailing_zeros()) };
+        let (whole, rest) = cvs.split_at(1 << level);
+        found.push(Subtree { cv: merged(whole), level });
+        at += 1 << level;
+        cvs = rest;
+    }
+    found
+}
+
+/// The chaining value above a power of two of others.
+fn merged(cvs: &[BlockCv]) -> [u8; 32] {
+    match cvs {
+        [only] => only.0,
+        _ => {
+            let (left, right) = cvs.split_at(cvs.len() / 2);
+            merge_subtrees_non_root(&merged(left), &merged(right), Mode::Hash)
+        }
+    }
+}
+
 /// How many blocks a stream of that many sectors has.
 pub fn block_count(stream: SectorCount) -> u64 {
     stream.0.div_ceil(BLOCK_SECTORS)
@@ -107,12 +141,17 @@ pub struct StreamDigest {
 impl StreamDigest {
     /// Adds the next block's chaining value.
     pub fn push(&mut self, cv: BlockCv) {
+        self.push_subtree(Subtree { cv: cv.0, level: 0 });
+    }
+
+    /// Adds that of the next blocks.
+    pub fn push_subtree(&mut self, next: Subtree) {
         // Merging waits until it is known that more follows: the last merge is the root's and differs.
         while self.stack.len() > self.blocks.count_ones() as usize {
             self.merge();
         }
-        self.stack.push(cv.0);
-        self.blocks += 1;
+        self.stack.push(next.cv);
+        self.blocks += 1 << next.level;
     }
 
     fn merge(&mut self) {

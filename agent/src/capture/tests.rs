@@ -1,9 +1,9 @@
 use super::*;
-use crate::journal::Plan;
+use crate::journal::{Noted, Plan};
 use crate::testing::{self, Dice, Fake, Fault, MemDisk, MemRecords};
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::segment::{BlockDecoder, FrameData, Segment, segment_name};
-use sluice_proto::stream::{StreamDigest, block_count};
+use sluice_proto::stream::{block_count, subtrees};
 use sluice_proto::wire::{NextRequest, OpenRequest};
 use sluice_proto::{CycleNo, Extent};
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ impl Rig {
             assert_eq!((Digest::of(bytes), bytes.len() as u64), (stored.hash, stored.len));
             let segment = Segment::parse(bytes).unwrap();
             let key = segment.key(&testing::key());
-            assert_eq!(segment.block_cvs(&key).unwrap(), stored.cvs);
+            assert_eq!(subtrees(BlockNo(stored.first), &segment.block_cvs(&key).unwrap()), stored.subtrees);
             for position in 0..segment.blocks() as usize {
                 let write = |extent: Extent, data: FrameData<'_>| -> Result<(), FormatError> {
                     let range = extent.start.offset() as usize..extent.end().offset() as usize;
@@ -77,9 +77,7 @@ impl Rig {
         let range = |run: Extent| run.start.offset() as usize..run.end().offset() as usize;
         assert!(planned.runs().all(|run| image[range(run)] == data[range(run)]), "as the disk holds them");
         let stream: Vec<u8> = planned.runs().flat_map(|run| data[range(run)].to_vec()).collect();
-        let mut digest = StreamDigest::default();
-        self.journal.block_cvs().for_each(|cv| digest.push(cv));
-        assert_eq!(digest.finish(), Digest::of(&stream));
+        assert_eq!(self.journal.digest().finish(), Digest::of(&stream));
     }
 }
 
@@ -117,7 +115,7 @@ async fn goes_on_behind_a_cut_at_any_call() {
             rig.api.inner.lock().faults = failing.map(|n| (n, fault)).collect();
             for seed in 1.. {
                 rig.disk.take_reads();
-                let stored = rig.journal.block_cvs().count() as u64;
+                let stored = rig.journal.digest().blocks();
                 let result = rig.ship(seed).await;
                 let read: u64 = rig.disk.take_reads().iter().map(|e| e.len.0).sum();
                 assert!(read <= disk.sectors().0 - stored * 2048, "nothing that is stored is read again");
@@ -155,8 +153,7 @@ async fn fills_gaps_in_the_middle_and_reads_nothing_else() {
     assert!(firsts.len() >= 4, "{firsts:?}");
     // The appliance lost two that do not touch, the last among them.
     let gone = [firsts[1], firsts[firsts.len() - 1]];
-    let blocks: u64 =
-        rig.journal.stored().values().filter(|s| gone.contains(&s.first)).map(|s| s.cvs.len() as u64).sum();
+    let blocks: u64 = rig.journal.stored().values().filter(|s| gone.contains(&s.first)).map(|s| s.blocks).sum();
     rig.journal.keep_stored(|s| !gone.contains(&s.first));
     rig.disk.take_reads();
     rig.ship(2).await.unwrap();
@@ -237,7 +234,7 @@ async fn tells_the_digests_of_whole_grains() {
 fn what_is_stored_is_counted_in_bytes_of_the_plan() {
     let stored = |first, blocks: usize| {
         let cvs = vec![sluice_proto::stream::BlockCv([0; 32]); blocks];
-        (first, Stored { cycle: CYCLE, first, len: 1, hash: Digest([0; 32]), salt: Digest([0; 32]), cvs })
+        (first, Noted { cycle: CYCLE, first, len: 1, hash: Digest([0; 32]), salt: Digest([0; 32]), cvs }.into())
     };
     // Two blocks and a sector.
     let planned = SectorBitmap::from_extents([Extent::new(0, 4097)]);

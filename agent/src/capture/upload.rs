@@ -2,7 +2,7 @@
 
 use super::cut::Open;
 use super::{Capture, Encoders, salt_of};
-use crate::journal::{Journal, JournalError, Plan, Stored};
+use crate::journal::{Journal, JournalError, Noted, Plan};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -16,7 +16,7 @@ use std::time::Duration;
 const SEND_TRIES: u32 = 5;
 
 /// A stored segment, and the bytes of the plan in it.
-pub(super) type Sent = (Stored, u64);
+pub(super) type Sent = (Noted, u64);
 
 /// The segments under way.
 pub(super) struct Uploads<'a> {
@@ -102,7 +102,7 @@ impl<'a> Uploads<'a> {
                 return Err(ApiError::Unreadable(format!("{name} was stored with other bytes than were sent")));
             }
             capture.counts.bytes_sent.fetch_add(len, Ordering::Relaxed);
-            Ok((Stored { cycle, first, len, hash, salt, cvs }, plain_bytes))
+            Ok((Noted { cycle, first, len, hash, salt, cvs }, plain_bytes))
         }
     }
 }

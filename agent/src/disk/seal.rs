@@ -7,7 +7,7 @@ use crate::journal::{JournalError, Plan};
 use crate::source::SourceError;
 use sluice_proto::cycle::{Consistency, CycleKind, FailReason, TrackerKind};
 use sluice_proto::manifest::{Manifest, Previous, SegmentEntry};
-use sluice_proto::stream::{StreamDigest, block_count};
+use sluice_proto::stream::block_count;
 use sluice_proto::{BlockNo, ByteCount, SectorBitmap};
 
 impl DiskAgent {
@@ -32,12 +32,11 @@ impl DiskAgent {
             return Err(self.not_at_rest().into());
         }
         let consistency = self.consistency(&plan, &bitmap, written.as_ref());
-        let mut digest = StreamDigest::default();
-        self.journal.block_cvs().for_each(|cv| digest.push(cv));
+        let digest = self.journal.digest();
         debug_assert_eq!(digest.blocks(), block_count(bitmap.count()));
         let segment = |s: &crate::journal::Stored| SegmentEntry {
             first: BlockNo(s.first),
-            blocks: s.cvs.len() as u64,
+            blocks: s.blocks,
             len: ByteCount(s.len),
             hash: s.hash,
             salt: s.salt,

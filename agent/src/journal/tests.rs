@@ -2,6 +2,7 @@ use super::*;
 use crate::testing::{self, Dice, MemDisk, MemRecords, MemTracker};
 use crate::tracker::Tracker;
 use sluice_proto::cycle::{CycleKind, TrackerKind};
+use sluice_proto::stream::BlockCv;
 use sluice_proto::{ByteCount, Digest, Extent, Generation};
 
 const SIZE: u64 = 1 << 20;
@@ -14,9 +15,9 @@ fn proof(cycle: u64) -> CycleRef {
     CycleRef { cycle: CycleNo(cycle), manifest: Digest([cycle as u8; 32]) }
 }
 
-fn stored(cycle: u64, first: u64, blocks: usize) -> Stored {
+fn stored(cycle: u64, first: u64, blocks: usize) -> Noted {
     let (hash, salt) = (Digest([first as u8; 32]), Digest([9; 32]));
-    Stored { cycle: CycleNo(cycle), first, len: 4096, hash, salt, cvs: vec![BlockCv([3; 32]); blocks] }
+    Noted { cycle: CycleNo(cycle), first, len: 4096, hash, salt, cvs: vec![BlockCv([3; 32]); blocks] }
 }
 
 /// A disk that is written, and which of its sectors nobody has proven yet.
@@ -132,7 +133,7 @@ fn what_was_returned_for_is_there_again() {
     assert_eq!(*planned, whole, "the carry goes into every plan");
     assert!(again.carry().is_empty());
     assert_eq!(again.stored(), journal.stored());
-    assert_eq!(again.block_cvs().count(), 4);
+    assert_eq!(again.digest().blocks(), 4);
     assert_eq!(again.manifest().unwrap().as_deref(), Some(&b"manifest"[..]));
 }
 
@@ -188,7 +189,7 @@ fn of_segments_that_overlap_one_is_kept() {
         journal.note_stored(stored(1, first, blocks)).unwrap();
     }
     journal.keep_stored(|_| true);
-    let kept: Vec<_> = journal.stored().values().map(|s| (s.first, s.cvs.len())).collect();
+    let kept: Vec<_> = journal.stored().values().map(|s| (s.first, s.blocks)).collect();
     assert_eq!(kept, [(0, 4), (4, 2)]);
     journal.keep_stored(|s| s.first > 0);
     assert_eq!(journal.stored().len(), 1);
@@ -211,9 +212,9 @@ fn records_of_a_newer_agent_and_damaged_ones_say_what_to_do() {
 #[test]
 fn a_segment_behind_the_last_number_is_damage() {
     let (hash, salt, cvs) = (Digest([6; 32]), Digest([7; 32]), vec![BlockCv([8; 32])]);
-    let at = |first| Stored { cycle: CycleNo(7), first, len: 900, hash, salt, cvs: cvs.clone() };
-    assert_eq!(Stored::decode(&at(u64::MAX - 1).encode()).unwrap(), at(u64::MAX - 1));
-    assert!(Stored::decode(&at(u64::MAX).encode()).unwrap_err().to_string().contains("damaged entry"));
+    let at = |first| Noted { cycle: CycleNo(7), first, len: 900, hash, salt, cvs: cvs.clone() };
+    assert_eq!(Noted::decode(&at(u64::MAX - 1).encode()).unwrap(), at(u64::MAX - 1));
+    assert!(Noted::decode(&at(u64::MAX).encode()).unwrap_err().to_string().contains("damaged entry"));
 }
 
 #[test]

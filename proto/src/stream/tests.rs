@@ -43,6 +43,34 @@ fn zeros_hash_as_bytes_do() {
     assert_eq!(a.finish(), b.finish());
 }
 
+#[test]
+fn subtrees_come_to_the_same_digest_wherever_the_stream_is_cut() {
+    let cv = |block: u64| BlockCv(Digest::of(&block.to_le_bytes()).0);
+    for blocks in 1..=130_u64 {
+        let cvs: Vec<BlockCv> = (0..blocks).map(cv).collect();
+        let mut one_by_one = StreamDigest::default();
+        cvs.iter().for_each(|cv| one_by_one.push(*cv));
+        let expected = one_by_one.finish();
+        for piece in 1..=blocks {
+            for first in [0, piece / 2] {
+                let mut digest = StreamDigest::default();
+                let (head, tail) = cvs.split_at(first as usize);
+                let mut kept = 0;
+                let mut at = 0;
+                for run in [head].into_iter().chain(tail.chunks(piece as usize)) {
+                    let found = subtrees(BlockNo(at), run);
+                    kept = kept.max(found.len());
+                    found.into_iter().for_each(|subtree| digest.push_subtree(subtree));
+                    at += run.len() as u64;
+                    assert_eq!(digest.blocks(), at);
+                }
+                assert_eq!(digest.finish(), expected, "{blocks} blocks in pieces of {piece} behind {first}");
+                assert!(kept <= 2 * blocks.ilog2() as usize + 2, "{kept} subtrees of {blocks} blocks");
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn blocks_cover_the_plan_in_order(runs in prop::collection::vec((0u64..40_000, 1u64..20_000), 0..12)) {

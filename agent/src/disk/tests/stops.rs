@@ -24,7 +24,7 @@ async fn in_the_middle_of_uploads() {
     assert_eq!(stop_after(&mut world, Duration::from_secs(14)).await, Duration::ZERO);
     assert!(world.kinds().is_empty());
     let journal = testing::journal(&world.records, &world.disk).unwrap();
-    let stored = journal.block_cvs().count() as u64;
+    let stored = journal.digest().blocks();
     assert!(stored > 0, "what was stored is noted");
     world.disk.take_reads();
     world.go_on(&[]).await.unwrap();

@@ -10,11 +10,13 @@ use super::header::Identity;
 use super::kernel::{self, Area};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramInfo};
 use aya::{Btf, EbpfLoader};
+use parking_lot::Mutex;
 use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 /// The programs, built from agent/bpf/track.bpf.c.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/track.bpf.o");
@@ -137,10 +139,23 @@ pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure>
     Ok(held)
 }
 
+/// The types of the running kernel, more than a hundred thousand: those who need them at the same time, as when an agent of
+/// many disks starts, share them.
+fn kernel_types() -> Result<Arc<Btf>, Failure> {
+    static IN_USE: Mutex<Weak<Btf>> = Mutex::new(Weak::new());
+    let mut in_use = IN_USE.lock();
+    if let Some(types) = in_use.upgrade() {
+        return Ok(types);
+    }
+    let types = Arc::new(Btf::from_sys_fs()?);
+    *in_use = Arc::downgrade(&types);
+    Ok(types)
+}
+
 fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     let geometry = geometry_of(&identity);
     let words = geometry.area_words();
-    let btf = Btf::from_sys_fs()?;
+    let btf = kernel_types()?;
     let facts = &identity.facts;
     let constants: [(&str, u64); 13] = [
         ("disk_seq", facts.disk_seq),

@@ -3,7 +3,7 @@
 use crate::fields::{Fields, flag};
 use crate::sealed::{DISK, key, mend_bitmap};
 use sluice_agent::compare::{Base, LocalTable};
-use sluice_agent::journal::{Identity, Journal, JournalError, Plan, Records, Stored};
+use sluice_agent::journal::{Identity, Journal, JournalError, Noted, Plan, Records, Stored};
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::keys::KeyEnvelope;
 use sluice_proto::stream::BlockCv;
@@ -98,12 +98,12 @@ fn journal(records: &Memory) {
     if let Some((_, bitmap)) = journal.plan() {
         planned.union_with(bitmap);
     }
-    assert!(journal.block_cvs().count() >= journal.stored().len());
+    assert!(journal.digest().blocks() >= journal.stored().len() as u64);
     journal.keep_stored(|_| true);
     let mut behind = 0;
     for (first, segment) in journal.stored() {
         assert!(*first >= behind, "two segments overlap");
-        behind = first.checked_add(segment.cvs.len() as u64).expect("a stream ends");
+        behind = first.checked_add(segment.blocks).expect("a stream ends");
     }
     let disk = journal.identity().size.sectors_ceil();
     assert!(planned.last().is_none_or(|last| last.0 < disk.0), "a sector beyond the disk");
@@ -167,9 +167,9 @@ fn good() -> &'static State {
     })
 }
 
-fn stored(first: u64) -> Stored {
+fn stored(first: u64) -> Noted {
     let (hash, salt) = (Digest([6; 32]), Digest([7; 32]));
-    Stored { cycle: CycleNo(7), first, len: 900, hash, salt, cvs: vec![BlockCv([8; 32])] }
+    Noted { cycle: CycleNo(7), first, len: 900, hash, salt, cvs: vec![BlockCv([8; 32])] }
 }
 
 /// The good records, one by one.
