@@ -96,6 +96,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Run { .. } => {
             sluice_platform::process::step_back();
+            sluice_platform::process::give_back_large();
             run(&config)
         }
         Command::RotateKey { source, .. } => rotate_key(&config, &source),
