@@ -22,6 +22,7 @@ use cut::Cutter;
 use futures_util::stream::{self, StreamExt};
 use sluice_client::{AgentApi, ApiError};
 use sluice_platform::BufPool;
+use sluice_proto::cycle::CycleKind;
 use sluice_proto::env::Entropy;
 use sluice_proto::header::{Header, ObjectKind, Suite};
 use sluice_proto::segment::SEGMENT_BYTES_TARGET;
@@ -146,7 +147,7 @@ impl Capture {
         let encoders = Arc::new(encoders);
         let mut uploads = Uploads::new(self, &plan, &header, &encoders);
         let blocks = stream::iter(missing)
-            .map(|(block, extents)| self.encode(&encoders, block, extents))
+            .map(|(block, extents)| self.encode(&encoders, plan.kind, block, extents))
             .buffered(self.options.buffers.max(1));
         let blocks = std::pin::pin!(blocks);
         let cutter = Cutter::new(&key, &header, &encoders, self.options.segment_bytes);
@@ -158,13 +159,17 @@ impl Capture {
         result
     }
 
-    /// Reads and encodes one block.
+    /// Reads and encodes one block; that of a first copy gives way to other disks' deltas.
     async fn encode(
         &self,
         encoders: &Arc<Encoders>,
+        kind: CycleKind,
         block: BlockNo,
         extents: Vec<sluice_proto::Extent>,
     ) -> Result<Encoded, CaptureError> {
+        if kind == CycleKind::Initial {
+            self.workers.precedence().give_way().await;
+        }
         let buf = self.pool.take().await;
         let (buf, read) = self.source.read(&extents, buf).await;
         read?;

@@ -109,6 +109,7 @@ async fn compare_chunk(
         let different = |i: &usize| digests.get(from + i).is_none_or(|d| *d != ZERO_GRAIN);
         return Ok((chunk, (0..grains).filter(different).map(|i| grain_extent(chunk, i)).collect()));
     }
+    capture.workers.precedence().give_way().await;
     let buf = capture.pool.take().await;
     let (buf, read) = capture.source.read(&[chunk], buf).await;
     read?;

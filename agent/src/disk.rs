@@ -13,6 +13,7 @@ use crate::compare::LocalTable;
 use crate::journal::{Identity, Journal, JournalError};
 use crate::tracker::{Doubt, Tracker};
 use sluice_client::{AgentApi, ApiError};
+use sluice_platform::Short;
 use sluice_proto::cycle::TrackerKind;
 use sluice_proto::wire::{ErrorCode, NextRequest, RegisterRequest};
 use sluice_proto::{CycleNo, DiskId};
@@ -83,6 +84,8 @@ pub struct DiskAgent {
     resumed: Option<CycleNo>,
     /// When the running cycle was begun, or taken up again.
     begun: Instant,
+    /// Held from a delta's plan to its verdict: other disks' first copies give way to it.
+    short: Option<Short>,
     stop: watch::Receiver<bool>,
 }
 
@@ -120,7 +123,18 @@ impl DiskAgent {
             })
             .map_err(|source| DiskError::Journal { disk, source })?;
         let (api, resumed) = (capture.api.clone(), journal.plan().map(|(plan, _)| plan.cycle));
-        Ok(Self { capture, api, tracker, journal, table, committed: None, resumed, begun: Instant::now(), stop })
+        Ok(Self {
+            capture,
+            api,
+            tracker,
+            journal,
+            table,
+            committed: None,
+            resumed,
+            begun: Instant::now(),
+            short: None,
+            stop,
+        })
     }
 
     fn id(&self) -> DiskId {

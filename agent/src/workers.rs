@@ -1,5 +1,6 @@
 //! Where hashing, compressing and sealing run: on threads of their own, or, in the simulation, in the only thread.
 
+use sluice_platform::Precedence;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio::sync::Semaphore;
 pub struct Workers {
     slots: Option<Arc<Semaphore>>,
     count: usize,
+    precedence: Precedence,
 }
 
 /// A computation under way.
@@ -19,7 +21,7 @@ impl Workers {
     /// `count` computations at once at most, each on a thread of the runtime's blocking pool.
     pub fn threads(count: usize) -> Self {
         let count = count.max(1);
-        Self { slots: Some(Arc::new(Semaphore::new(count))), count }
+        Self { slots: Some(Arc::new(Semaphore::new(count))), count, precedence: Precedence::default() }
     }
 
     /// As many as the machine has processors.
@@ -29,12 +31,17 @@ impl Workers {
 
     /// Everything in the thread that asks: one order of events for one seed.
     pub fn inline() -> Self {
-        Self { slots: None, count: 1 }
+        Self { slots: None, count: 1, precedence: Precedence::default() }
     }
 
     /// How many run at once.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Which disk's work goes first.
+    pub fn precedence(&self) -> &Precedence {
+        &self.precedence
     }
 
     /// Runs `work`. A panic in it goes on in the task that waits.

@@ -45,6 +45,7 @@ impl Session {
             let mut table = Vec::new();
             let from = part * PART_GRAINS;
             for step in (from..grain_count(disk).min(from + PART_GRAINS)).step_by(STEP_GRAINS as usize) {
+                self.env.budget.give_way().await;
                 let digests = reader.read(step, self).await?;
                 self.env.progress.add(work.disk, ByteCount(digests.len() as u64 * GRAIN_BYTES));
                 table.extend(digests);

@@ -6,6 +6,7 @@
 //! - [`durable`], [`append_log`]: files that a crash leaves whole.
 //! - [`lock`], [`lease`], [`system`], [`process`]: one process per state folder, proof that nobody writes, time and randomness,
 //!   what the process takes.
+//! - [`Precedence`]: long work gives way to short work.
 //!
 //! Unsafe code is confined to the modules that allow it below; each block says why it is sound.
 #![deny(unsafe_code)]
@@ -20,12 +21,14 @@ pub mod durable;
 #[allow(unsafe_code)]
 pub mod lease;
 pub mod lock;
+mod precedence;
 #[allow(unsafe_code)]
 pub mod process;
 pub mod system;
 
 pub use buf::{AlignedBuf, BufPool};
 pub use direct::{DirectFile, EngineChoice, EngineKind, IoError, IoErrorKind, IoOp, OpenOptions, Part};
+pub use precedence::{Precedence, Short};
 
 #[cfg(test)]
 mod testing;

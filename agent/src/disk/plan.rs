@@ -34,8 +34,9 @@ impl DiskAgent {
         [&counts.bytes_read, &counts.bytes_sent, &counts.bytes_stored, &counts.bytes_planned, &counts.bytes_compared]
             .into_iter()
             .for_each(|count| count.store(0, Ordering::Relaxed));
-        (self.begun, self.committed) = (Instant::now(), None);
+        (self.begun, self.committed, self.short) = (Instant::now(), None, None);
         self.check_history(&start)?;
+        self.short = (start.kind != CycleKind::Initial).then(|| self.capture.workers.precedence().short());
         let swap = self.tracker.swap()?;
         match start.kind {
             CycleKind::Initial => self.plan_all(start),

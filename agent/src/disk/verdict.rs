@@ -59,7 +59,7 @@ impl DiskAgent {
             }
             Verdict::Verified { .. } => self.journal.settle(cycle)?,
         }
-        self.committed = None;
+        (self.committed, self.short) = (None, None);
         Ok(())
     }
 

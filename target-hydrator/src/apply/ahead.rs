@@ -9,6 +9,7 @@ use super::segment::{Job, Opened, plan_digest};
 use super::session::Session;
 use super::stop::Stop;
 use futures_util::future::join_all;
+use sluice_platform::Short;
 use sluice_proto::Digest;
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::header::Suite;
@@ -23,6 +24,7 @@ pub(super) struct Ahead {
     checked: BTreeMap<String, Checked>,
     /// Segments that were found wrong, or gone: whether they count, the commit says.
     left: BTreeSet<String>,
+    _goes_first: Short,
 }
 
 /// A segment that is right in itself.
@@ -87,7 +89,8 @@ impl Session {
                 false => Suite::Aes256Gcm,
             };
             let pipeline = self.pipeline(work, key, suite, work.sectors, target);
-            self.ahead = Some(Ahead { pipeline, checked: BTreeMap::new(), left: BTreeSet::new() });
+            let _goes_first = self.env.budget.delta();
+            self.ahead = Some(Ahead { pipeline, checked: BTreeMap::new(), left: BTreeSet::new(), _goes_first });
         }
         let Some(ahead) = &mut self.ahead else { return Ok(()) };
         let segments = ahead.next(work);

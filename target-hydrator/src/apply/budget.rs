@@ -1,5 +1,6 @@
-//! Memory that all disks of a hydrator share.
+//! What all disks of a hydrator share: memory, and who goes first.
 
+use sluice_platform::{Precedence, Short};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -17,16 +18,32 @@ pub struct Budget {
     segments: Arc<Semaphore>,
     initial: Arc<Semaphore>,
     held: Arc<Semaphore>,
+    precedence: Precedence,
 }
 
 impl Default for Budget {
     fn default() -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { segments: semaphore(SEGMENTS_MAX), initial: semaphore(INITIAL_MAX), held: semaphore(HELD_KIB_MAX) }
+        Self {
+            segments: semaphore(SEGMENTS_MAX),
+            initial: semaphore(INITIAL_MAX),
+            held: semaphore(HELD_KIB_MAX),
+            precedence: Precedence::default(),
+        }
     }
 }
 
 impl Budget {
+    /// A cycle is being applied that is not a first copy: those give way until this is dropped.
+    pub(super) fn delta(&self) -> Short {
+        self.precedence.short()
+    }
+
+    /// To be waited for before each step of a first copy or a comparison.
+    pub(crate) async fn give_way(&self) {
+        self.precedence.give_way().await;
+    }
+
     /// Waits until one more segment may be opened; whoever came first is served first. It counts until this is dropped.
     pub(super) async fn segment(&self) -> OwnedSemaphorePermit {
         take(&self.segments).await
@@ -34,6 +51,7 @@ impl Budget {
 
     /// The same for a segment of an initial cycle.
     pub(super) async fn initial_segment(&self) -> [OwnedSemaphorePermit; 2] {
+        self.give_way().await;
         [take(&self.initial).await, take(&self.segments).await]
     }
 

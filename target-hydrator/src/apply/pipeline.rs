@@ -39,6 +39,8 @@ pub(crate) struct Pipeline {
     pub progress: Progress,
     pub budget: Budget,
     pub zeros: Zeros,
+    /// A first copy, which gives way to other cycles.
+    pub initial: bool,
 }
 
 /// The chaining values of blocks that were checked and hold nothing but zeros: where such a block turns out to be a hole when
@@ -140,6 +142,9 @@ impl Pipeline {
 
     /// Reads a segment's sectors back from the medium; gives the chaining values of what is there.
     pub async fn read_back(self: Arc<Self>, job: Arc<Job>) -> Result<Vec<BlockCv>, Stop> {
+        if self.initial {
+            self.budget.give_way().await;
+        }
         let (this, planned) = (self.clone(), job.clone());
         let blocks = stream::unfold((Holes::default(), 0), move |(mut holes, position)| {
             let (this, job) = (this.clone(), planned.clone());
@@ -198,6 +203,7 @@ impl Pipeline {
             progress: self.progress.clone(),
             budget: self.budget.clone(),
             zeros: Zeros::default(),
+            initial: self.initial,
         });
         let plan = SectorBitmap::full(self.cycle.sectors);
         let read = |(block, extents)| {

@@ -18,7 +18,7 @@ use crate::target::{Target, TargetError};
 use async_trait::async_trait;
 use sluice_cache_store::CacheStore;
 use sluice_platform::system::OsEntropy;
-use sluice_proto::cycle::FailReason;
+use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::env::Entropy;
 use sluice_proto::header::Suite;
 use sluice_proto::keys::{DataKey, HydratorKey};
@@ -179,6 +179,7 @@ impl Session {
     /// Only [`Stop::Later`] in effect: nothing was decided, the same work may be given again.
     pub async fn apply(&mut self, work: &Work) -> Result<Report, String> {
         let Some(hash) = work.manifest else { return Err("the cycle is not committed yet".to_owned()) };
+        let _goes_first = (work.kind != CycleKind::Initial).then(|| self.env.budget.delta());
         let reference = CycleRef { cycle: work.cycle, manifest: hash };
         if let Some(done) =
             self.file.ledger.verified.filter(|v| v.cycle == reference && v.generation == work.generation)
@@ -322,6 +323,7 @@ impl Session {
             progress: self.env.progress.clone(),
             budget: self.env.budget.clone(),
             zeros: Zeros::default(),
+            initial: work.kind == CycleKind::Initial,
         })
     }
 
