@@ -16,6 +16,8 @@ pub struct Churn {
     pub piece: usize,
     /// Where it ends, in bytes: it begins at 0.
     pub end: u64,
+    /// At how many places, evenly spread; a sparse disk takes no more room than these.
+    pub places: u64,
     /// For how long.
     pub seconds: u64,
     /// Of its places and bytes.
@@ -28,10 +30,11 @@ impl Churn {
         let disk = DirectFile::open_rw(path)?;
         let mut noise = Noise::new(self.seed);
         let mut buffer = AlignedBuf::zeroed(self.piece);
+        let pieces_apart = (self.end / self.piece as u64 / self.places).max(1);
         let (start, mut written) = (Instant::now(), 0_u64);
         while start.elapsed().as_secs() < self.seconds {
             noise.fill(&mut buffer);
-            let at = noise.below(self.end / self.piece as u64) * self.piece as u64;
+            let at = noise.below(self.places) * pieces_apart * self.piece as u64;
             let (back, result) = disk.write_at_blocking(at, buffer, 0..self.piece);
             result.with_context(|| format!("writing to {}", path.display()))?;
             buffer = back;

@@ -30,6 +30,7 @@ pub struct Disk {
     _pins: Pins,
     device: Loop,
     folder: TempDir,
+    _memory: Option<Mount>,
     /// What it holds, in words.
     pub holds: String,
 }
@@ -52,7 +53,13 @@ impl Disk {
         quiet(command("cp", &["--sparse=always", text(&kept), text(&backing)]))?;
         quiet(command("sync", &["-d", text(&backing)]))?;
         let device = Loop::over(&backing, 512);
-        Ok(Self { _pins: Pins::of(folder.path()), device, folder, holds: std::fs::read_to_string(told)? })
+        Ok(Self {
+            _pins: Pins::of(folder.path()),
+            device,
+            folder,
+            _memory: None,
+            holds: std::fs::read_to_string(told)?,
+        })
     }
 
     /// Makes a file system and fills it.
@@ -99,7 +106,18 @@ impl Disk {
         let folder = tempfile::Builder::new().prefix("disk-").tempdir_in(&plan.folder)?;
         let device = Loop::new(folder.path(), "disk.img", bytes, 512);
         let holds = format!("a sparse disk of {} MiB", bytes >> 20);
-        Ok(Self { _pins: Pins::of(folder.path()), device, folder, holds })
+        Ok(Self { _pins: Pins::of(folder.path()), device, folder, _memory: None, holds })
+    }
+
+    /// A disk in memory, of bytes that no compressor finds anything in: a source that is not on its target's disk.
+    pub fn in_memory(bytes: u64) -> Result<Self> {
+        let memory = Mount::memory(bytes + bytes / 16);
+        let folder = tempfile::Builder::new().prefix("disk-").tempdir_in(memory.path())?;
+        let device = Loop::new(folder.path(), "disk.img", bytes, 512);
+        let holds = format!("a disk of {} MiB of random bytes, in memory", bytes >> 20);
+        let disk = Self { _pins: Pins::of(folder.path()), device, folder, _memory: Some(memory), holds };
+        disk.fill(0, bytes, 3)?;
+        Ok(disk)
     }
 
     /// The device.

@@ -3,7 +3,7 @@
 
 use crate::bench::Plan;
 use crate::churn::Churn;
-use crate::disk::{Disk, LARGE};
+use crate::disk::Disk;
 use crate::measure::resident_mib;
 use crate::report::{Measured, Side};
 use crate::stats::{median, slope};
@@ -18,6 +18,10 @@ use std::time::Duration;
 const STRETCHES: u64 = 8;
 /// What is written while growth is looked for, in bytes a second.
 const CHURN: u64 = 4_000_000;
+/// What is written at once, in bytes: many small pieces, as bitmaps with many runs are what takes memory.
+const PIECE: usize = 16 << 10;
+/// At so many places all over the disk, 2 GiB of it, so that an hour of churn has room.
+const PLACES: u64 = 1 << 17;
 /// What may be resident, in MiB.
 const RESIDENT_MAX: [(Part, f64); 3] = [(Part::Appliance, 128.0), (Part::Hydrator, 128.0), (Part::Agent, 64.0)];
 /// Between two looks while churn runs.
@@ -80,8 +84,9 @@ fn growth(plan: &Plan, three: &mut Three, disk: &Disk, measured: &mut Measured) 
     let parts = Part::ALL.map(|part| (part, three.cluster().part(part).id()));
     let mut samples: [Vec<(f64, f64)>; 3] = Default::default();
     let mut next = Duration::ZERO;
-    // Some of it again and again, and in small pieces: bitmaps with many runs are what takes memory.
-    let churn = Churn { bytes_per_second: CHURN, piece: LARGE / 16, end: plan.large_bytes(), seconds, seed: 11 };
+    let end = plan.large_bytes();
+    let places = PLACES.min(end / PIECE as u64);
+    let churn = Churn { bytes_per_second: CHURN, piece: PIECE, end, places, seconds, seed: 11 };
     churn.write(disk.path(), |now| {
         if now < next {
             return Ok(());
@@ -112,8 +117,10 @@ fn growth(plan: &Plan, three: &mut Three, disk: &Disk, measured: &mut Measured) 
         measured.promise("6", &format!("{who}: added from the first to the last quarter"), Side::AtMost, GROWTH_MAX);
         lines.push((part.word(), samples));
     }
-    measured
-        .note(format!("{cycles} cycles; churn of {} MB/s in pieces of 16 KiB all over the disk", CHURN / 1_000_000));
+    measured.note(format!(
+        "{cycles} cycles; churn of {} MB/s in pieces of 16 KiB at {places} places all over the disk",
+        CHURN / 1_000_000
+    ));
     measured.lines("memory", "Resident memory under churn, MiB", "MiB", lines, None);
     Ok(())
 }

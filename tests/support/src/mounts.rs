@@ -41,6 +41,11 @@ impl Mount {
         Self { dir, mounted: true }
     }
 
+    /// Mounts a file system in memory that holds `bytes` at most.
+    pub fn memory(bytes: u64) -> Self {
+        Self::of(Path::new("tmpfs"), &["-t", "tmpfs", "-o", &format!("size={bytes}")])
+    }
+
     /// The mount point.
     pub fn path(&self) -> &Path {
         self.dir.path()
