@@ -70,6 +70,24 @@ impl DataKey {
         // Both lengths are constants within their limits, so neither step can fail.
         ObjectKey(Some(LessSafeKey::new(derived.expect("a 32-byte key from HKDF"))))
     }
+
+    /// What proves to the source that the hydrator has verified the cycle with this manifest, which names disk, generation and
+    /// cycle: BLAKE3 of the manifest's digest, keyed by what BLAKE3 derives from the data key. Nobody between the two can make it.
+    pub fn proof(&self, manifest: Digest) -> Digest {
+        Digest(*self.keyed(manifest).as_bytes())
+    }
+
+    /// True where this is the proof for `manifest`; takes as long for every wrong one.
+    pub fn is_proof(&self, manifest: Digest, proof: Digest) -> bool {
+        self.keyed(manifest) == blake3::Hash::from_bytes(proof.0)
+    }
+
+    fn keyed(&self, manifest: Digest) -> blake3::Hash {
+        let mut key = blake3::derive_key("sluice v1 verdict", &self.0);
+        let hash = blake3::keyed_hash(&key, &manifest.0);
+        key.zeroize();
+        hash
+    }
 }
 
 /// Seals and opens the parts of one object.

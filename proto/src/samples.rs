@@ -90,8 +90,13 @@ fn agents_messages() {
     let next =
         NextRequest { generation: Generation(2), settled: CycleNo(6), running: Some(CycleNo(7)), wait_ms: 20_000 };
     message("next-request", next);
-    let verified = Verdict::Verified { cycle: CycleNo(6), manifest: Digest([4; 32]), target_digest: Digest([5; 32]) };
-    message("next-reply-verified", NextReply { verdict: Some(verified), start: None, due_ms: None });
+    let verified = |proof| {
+        let (cycle, manifest, target_digest) = (CycleNo(6), Digest([4; 32]), Digest([5; 32]));
+        let verdict = Some(Verdict::Verified { cycle, manifest, target_digest, proof });
+        NextReply { verdict, start: None, due_ms: None }
+    };
+    message("next-reply-verified", verified(None));
+    message("next-reply-proven", verified(Some(key().proof(Digest([4; 32])))));
     let detail = "target: 8 sectors differ".into();
     let failed = Verdict::Failed { cycle: CycleNo(6), reason: FailReason::BitmapMismatch, detail };
     message("next-reply-failed", NextReply { verdict: Some(failed), start: None, due_ms: Some(1000) });
@@ -123,8 +128,9 @@ fn hydrators_messages() {
         source_digest: Some(Digest([5; 32])),
         outcome,
     };
-    let outcome = Outcome::Verified { target_digest: Digest([5; 32]), whole_disk: None };
-    message("verdict-verified", verdict(outcome));
+    let verified = |proof| Outcome::Verified { target_digest: Digest([5; 32]), whole_disk: None, proof };
+    message("verdict-verified", verdict(verified(None)));
+    message("verdict-proven", verdict(verified(Some(key().proof(Digest([4; 32]))))));
     let outcome = Outcome::Failed {
         reason: FailReason::DigestMismatch,
         detail: "sectors 0..8 differ".into(),

@@ -164,13 +164,13 @@ mod tests {
             let (begun, short) = (Instant::now(), precedence.short());
             let end = async {
                 // sleep: simulated time.
-                tokio::time::sleep(TURN / 3).await;
+                tokio::time::sleep(TURN / 4).await;
                 drop(short);
             };
             tokio::join!(precedence.give_way(), end);
-            assert_eq!(begun.elapsed(), TURN / 3);
+            assert_eq!(begun.elapsed(), TURN / 4);
             // sleep: simulated time.
-            tokio::time::sleep(TURN / 3).await;
+            tokio::time::sleep(TURN / 4).await;
         }
     }
 }

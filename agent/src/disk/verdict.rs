@@ -32,12 +32,12 @@ impl DiskAgent {
         self.plan(start).await
     }
 
-    /// Deals with a verdict. No sector is let go but by the proof of the very manifest that was made here.
+    /// Deals with a verdict. No sector is let go but by the hydrator's proof of the very manifest that was made here.
     fn settle(&mut self, verdict: Verdict) -> Result<(), JournalError> {
         let cycle = verdict.cycle();
         let running = self.running() == Some(cycle);
         match verdict {
-            Verdict::Verified { manifest, .. } if running && self.has_made(manifest)? => {
+            Verdict::Verified { manifest, proof, .. } if running && self.is_proven(manifest, proof)? => {
                 self.log_end(cycle, "verified");
                 let verified = CycleRef { cycle, manifest };
                 self.journal.verified(verified)?;
@@ -46,7 +46,10 @@ impl DiskAgent {
                 }
             }
             Verdict::Verified { .. } if running => {
-                let doubt = format!("cycle {cycle} was verified with another manifest than the one made here");
+                let doubt = format!(
+                    "cycle {cycle} was said to be verified, without the hydrator's proof for the manifest that was made here: an \
+                     appliance that is not what it was, or a hydrator that is older than this agent"
+                );
                 tracing::error!(disk = %self.id(), "{doubt}; source and target will be compared");
                 self.fail(cycle, Some(doubt))?;
             }
@@ -75,8 +78,11 @@ impl DiskAgent {
         self.journal.settle(cycle)
     }
 
-    fn has_made(&self, manifest: Digest) -> Result<bool, JournalError> {
-        Ok(self.journal.manifest()?.is_some_and(|bytes| Digest::of(&bytes) == manifest))
+    /// Whether the hydrator says this of the manifest that was made here. The appliance's word alone is not enough.
+    fn is_proven(&self, manifest: Digest, proof: Option<Digest>) -> Result<bool, JournalError> {
+        let made = self.journal.manifest()?.is_some_and(|bytes| Digest::of(&bytes) == manifest);
+        let key = self.journal.identity().data_key.key();
+        Ok(made && proof.is_some_and(|proof| key.is_proof(manifest, proof)))
     }
 
     /// One line for each cycle that was captured here.

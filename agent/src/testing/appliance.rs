@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) faults: BTreeMap<u64, Fault>,
     /// Which commits end in failure, by their number, and why; half of their sectors are written then.
     pub(crate) failures: BTreeMap<u64, FailReason>,
+    /// Says of the next cycle that it is verified, with this for a proof, as whoever took an appliance over might.
+    pub(crate) forged: Option<Option<Digest>>,
     /// The source, to be written while cycles run.
     pub(crate) busy: Option<(MemDisk, Dice)>,
     pub(crate) put_delay: Duration,
@@ -81,6 +83,7 @@ impl Fake {
             orders: orders.iter().copied().collect(),
             faults: BTreeMap::new(),
             failures: BTreeMap::new(),
+            forged: None,
             busy: None,
             put_delay: Duration::from_millis(10),
             read_rate: None,
@@ -239,6 +242,12 @@ impl Inner {
         }
         self.committed = Some(hash);
         self.commits += 1;
+        if let Some(proof) = self.forged.take() {
+            // Nothing of it was applied.
+            self.say_verified(hash, &manifest, proof);
+            self.open = None;
+            return Ok(());
+        }
         match self.failures.remove(&self.commits) {
             None => self.verify(hash, manifest),
             Some(reason) => self.spoil(cycle, reason, &manifest),
@@ -264,9 +273,14 @@ impl Inner {
         self.target = target;
         let cycle = manifest.cycle;
         self.verified = Some(CycleRef { cycle, manifest: hash });
-        self.verdicts.insert(cycle, Verdict::Verified { cycle, manifest: hash, target_digest: manifest.digest });
+        self.say_verified(hash, &manifest, Some(key().proof(hash)));
         self.done.push(manifest);
         self.open = None;
+    }
+
+    fn say_verified(&mut self, hash: Digest, manifest: &Manifest, proof: Option<Digest>) {
+        let (cycle, target_digest) = (manifest.cycle, manifest.digest);
+        self.verdicts.insert(cycle, Verdict::Verified { cycle, manifest: hash, target_digest, proof });
     }
 
     /// The cycle fails when half of it is written.

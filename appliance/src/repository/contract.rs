@@ -63,6 +63,7 @@ fn full_cycle(disk: DiskId, cycle: u64) -> CycleRecord {
         source_digest: Some(Digest([3; 32])),
         target_digest: Some(Digest([4; 32])),
         whole_disk: Some(Digest([5; 32])),
+        proof: Some(Digest([6; 32])),
         bitmaps_equal: Some(false),
         reason: Some(FailReason::DigestMismatch),
         detail: Some("other bytes".into()),

@@ -158,6 +158,9 @@ pub struct CycleRecord {
     pub target_digest: Option<Digest>,
     /// BLAKE3 of the whole target, in a final cycle.
     pub whole_disk: Option<Digest>,
+    /// The hydrator's proof for the agent that the cycle is verified.
+    #[serde(default)]
+    pub proof: Option<Digest>,
     /// Whether both bitmaps were equal, once compared.
     pub bitmaps_equal: Option<bool>,
     /// Why it failed; `Some` exactly where it did.
@@ -206,6 +209,7 @@ impl CycleRecord {
             source_digest: None,
             target_digest: None,
             whole_disk: None,
+            proof: None,
             bitmaps_equal: None,
             reason: None,
             detail: None,

@@ -20,6 +20,8 @@ pub(super) struct Ending {
     pub(super) source_digest: Option<Digest>,
     pub(super) target_digest: Option<Digest>,
     pub(super) whole_disk: Option<Digest>,
+    /// What tells the agent that the hydrator found this.
+    pub(super) proof: Option<Digest>,
 }
 
 impl Ending {
@@ -31,6 +33,7 @@ impl Ending {
             source_digest: None,
             target_digest: None,
             whole_disk: None,
+            proof: None,
         }
     }
 }
@@ -122,6 +125,7 @@ fn ended(open: &CycleRecord, ending: &Ending, now_ms: u64) -> Result<CycleRecord
     cycle.source_digest = ending.source_digest;
     cycle.target_digest = ending.target_digest;
     cycle.whole_disk = ending.whole_disk;
+    cycle.proof = ending.proof;
     cycle.bitmaps_equal = ending.bitmaps_equal;
     match &ending.failed {
         Some((reason, detail)) => {

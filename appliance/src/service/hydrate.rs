@@ -256,7 +256,7 @@ fn check_lease(state: &DiskState, lease: Lease) -> Reply<()> {
 /// Whether the verdict may end the cycle, and how it does.
 fn judge(open: &OpenCycle, request: &VerdictRequest) -> Reply<Ending> {
     let cycle = &open.record;
-    let (target_digest, whole_disk) = match &request.outcome {
+    let (target_digest, whole_disk, proof) = match &request.outcome {
         Outcome::Failed { reason, detail, bitmaps_equal, target_digest } => {
             return Ok(Ending {
                 failed: Some((*reason, detail.clone())),
@@ -264,9 +264,10 @@ fn judge(open: &OpenCycle, request: &VerdictRequest) -> Reply<Ending> {
                 source_digest: request.source_digest,
                 target_digest: *target_digest,
                 whole_disk: None,
+                proof: None,
             });
         }
-        Outcome::Verified { target_digest, whole_disk } => (*target_digest, *whole_disk),
+        Outcome::Verified { target_digest, whole_disk, proof } => (*target_digest, *whole_disk, *proof),
     };
     if open.reference().is_none() {
         let message = format!("cycle {} of {} is {}: it can't be verified", cycle.cycle, cycle.disk, cycle.state);
@@ -285,6 +286,7 @@ fn judge(open: &OpenCycle, request: &VerdictRequest) -> Reply<Ending> {
             source_digest: request.source_digest,
             target_digest: Some(target_digest),
             whole_disk,
+            proof,
         });
     };
     let message = format!("cycle {} of {} can't be verified {wrong}", cycle.cycle, cycle.disk);

@@ -163,7 +163,7 @@ fn verdict(cycle: CycleRecord) -> Reply<Verdict> {
             Ok(Verdict::Failed { cycle: cycle.cycle, reason, detail: cycle.detail.unwrap_or_default() })
         }
         (None, Some(manifest), Some(target_digest)) => {
-            Ok(Verdict::Verified { cycle: cycle.cycle, manifest, target_digest })
+            Ok(Verdict::Verified { cycle: cycle.cycle, manifest, target_digest, proof: cycle.proof })
         }
         _ => {
             tracing::error!(disk = %cycle.disk, cycle = %cycle.cycle, "a verified cycle is stored without its digests");

@@ -81,3 +81,13 @@ fn each_salt_cycle_and_kind_has_a_key_of_its_own() {
 fn debug_shows_no_key() {
     assert_eq!(format!("{:?}", DataKey::new([0x41; 32])), "DataKey(..)");
 }
+
+#[test]
+fn only_the_data_key_proves_a_verdict() {
+    let (key, manifest) = (DataKey::new([7; 32]), Digest([1; 32]));
+    let proof = key.proof(manifest);
+    assert!(key.is_proof(manifest, proof));
+    assert!(!key.is_proof(Digest([2; 32]), proof), "of another manifest");
+    assert!(!DataKey::new([8; 32]).is_proof(manifest, proof), "by another key");
+    assert!(!key.is_proof(manifest, manifest));
+}

@@ -70,6 +70,9 @@ pub enum Verdict {
         manifest: Digest,
         /// BLAKE3 of the stream as read back from the target.
         target_digest: Digest,
+        /// The hydrator's proof ([`DataKey::proof`](crate::keys::DataKey::proof)); none from one that can't give it yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proof: Option<Digest>,
     },
     /// It failed; its sectors go into the next.
     Failed {

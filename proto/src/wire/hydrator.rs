@@ -109,6 +109,9 @@ pub enum Outcome {
         target_digest: Digest,
         /// BLAKE3 of the whole target, in a final cycle.
         whole_disk: Option<Digest>,
+        /// Proves to the agent that this comes from the hydrator ([`DataKey::proof`](crate::keys::DataKey::proof)).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proof: Option<Digest>,
     },
     /// Something differs or could not be done.
     Failed {

@@ -180,22 +180,15 @@ impl Session {
     pub async fn apply(&mut self, work: &Work) -> Result<Report, String> {
         let Some(hash) = work.manifest else { return Err("the cycle is not committed yet".to_owned()) };
         let _goes_first = (work.kind != CycleKind::Initial).then(|| self.env.budget.delta());
-        let reference = CycleRef { cycle: work.cycle, manifest: hash };
-        if let Some(done) =
-            self.file.ledger.verified.filter(|v| v.cycle == reference && v.generation == work.generation)
-        {
-            // It was verified before, and the report was lost.
-            return Ok(Report::verified(&done));
-        }
         let mut report =
             Report { manifest: None, source_digest: None, outcome: failed(Failure::new(FailReason::Other, "")) };
         let result = self.try_apply(work, hash, &mut report).await;
         self.env.progress.idle(work.disk);
         match result {
-            Ok(done) => {
+            Ok(verified) => {
                 let folder = work.disk.to_string();
                 self.env.spool.tidy(&folder, None).await;
-                Ok(Report::verified(&done))
+                Ok(verified)
             }
             Err(Stop::Later(why)) => {
                 self.settle_target().await;
@@ -209,8 +202,16 @@ impl Session {
         }
     }
 
-    async fn try_apply(&mut self, work: &Work, hash: Digest, report: &mut Report) -> Result<VerifiedCycle, Stop> {
+    /// The report of a verified cycle; `report` has what was found out of one that fails.
+    async fn try_apply(&mut self, work: &Work, hash: Digest, report: &mut Report) -> Result<Report, Stop> {
         let key = self.unlock(work).await?;
+        let (reference, proof) = (CycleRef { cycle: work.cycle, manifest: hash }, key.proof(hash));
+        if let Some(done) =
+            self.file.ledger.verified.filter(|v| v.cycle == reference && v.generation == work.generation)
+        {
+            // It was verified before, and the report was lost.
+            return Ok(Report::verified(&done, proof));
+        }
         let manifest = self.manifest(work, hash, &key).await?;
         report.manifest = Some(hash);
         report.source_digest = Some(manifest.digest);
@@ -225,7 +226,8 @@ impl Session {
         let folder = cycle_folder(work.disk, work.generation, work.cycle);
         self.env.spool.tidy(&work.disk.to_string(), Some(&folder)).await;
         let pipeline = self.pipeline(work, key, manifest.suite, manifest.plan.count(), target);
-        self.commit(Committed { manifest: Arc::new(manifest), hash, pipeline }).await
+        let done = self.commit(Committed { manifest: Arc::new(manifest), hash, pipeline }).await?;
+        Ok(Report::verified(&done, proof))
     }
 
     /// Unwraps the data key, and pins who signed it at the first meeting.
@@ -364,11 +366,11 @@ impl Session {
 }
 
 impl Report {
-    fn verified(done: &VerifiedCycle) -> Self {
+    fn verified(done: &VerifiedCycle, proof: Digest) -> Self {
         Self {
             manifest: Some(done.cycle.manifest),
             source_digest: Some(done.digest),
-            outcome: Outcome::Verified { target_digest: done.digest, whole_disk: done.whole_disk },
+            outcome: Outcome::Verified { target_digest: done.digest, whole_disk: done.whole_disk, proof: Some(proof) },
         }
     }
 }

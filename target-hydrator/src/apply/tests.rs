@@ -25,8 +25,13 @@ async fn apply(bench: &Bench, shipped: &Shipped) -> Report {
 
 async fn verified(bench: &Bench, shipped: &Shipped) -> CycleRef {
     let report = apply(bench, shipped).await;
-    let Outcome::Verified { target_digest, .. } = report.outcome else { panic!("{:?}", report.outcome) };
+    let Outcome::Verified { target_digest, proof, .. } = report.outcome else { panic!("{:?}", report.outcome) };
     assert_eq!(target_digest, shipped.manifest.digest);
+    let key = &bench.source.key;
+    assert!(
+        proof.is_some_and(|proof| key.is_proof(shipped.reference().manifest, proof)),
+        "the agent can tell who says so"
+    );
     assert_eq!(report.source_digest, Some(shipped.manifest.digest));
     shipped.reference()
 }

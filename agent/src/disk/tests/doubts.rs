@@ -139,12 +139,27 @@ async fn a_proof_of_another_manifest_proves_nothing() {
     {
         let mut inner = world.api.inner.lock();
         inner.fail(cycle, FailReason::Other, "");
-        inner.verdicts.insert(cycle, Verdict::Verified { cycle, manifest, target_digest });
+        let proof = Some(crate::testing::key().proof(manifest));
+        inner.verdicts.insert(cycle, Verdict::Verified { cycle, manifest, target_digest, proof });
         inner.put_delay = Duration::ZERO;
     }
     world.run().await.unwrap();
     assert_eq!(world.kinds()[2..], [Resync]);
     world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_appliance_that_lies_about_a_verdict_makes_the_agent_let_go_of_nothing() {
+    let other = sluice_proto::keys::DataKey::new([0x4c; 32]).proof(Digest([1; 32]));
+    for proof in [None, Some(Digest([0; 32])), Some(other)] {
+        let mut world = in_step().await;
+        world.disk.scribble(3, &mut Dice::new(8));
+        world.api.inner.lock().forged = Some(proof);
+        world.go_on(&[Delta, Delta]).await.unwrap();
+        assert!(world.api.inner.lock().forged.is_none(), "it has lied");
+        assert_eq!(world.kinds()[2..], [Resync], "{proof:?}");
+        world.check_equal();
+    }
 }
 
 #[tokio::test(start_paused = true)]

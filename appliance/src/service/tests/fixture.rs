@@ -286,7 +286,8 @@ impl Shipment {
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
-        Verdict::Verified { cycle: self.cycle, manifest: self.hash, target_digest: self.digest }
+        let proof = Some(DataKey::new(KEY).proof(self.hash));
+        Verdict::Verified { cycle: self.cycle, manifest: self.hash, target_digest: self.digest, proof }
     }
 
     pub(crate) fn verified(&self, lease: Lease) -> VerdictRequest {
@@ -295,7 +296,11 @@ impl Shipment {
             lease,
             manifest: Some(self.hash),
             source_digest: Some(self.digest),
-            outcome: Outcome::Verified { target_digest: self.digest, whole_disk: self.whole_disk },
+            outcome: Outcome::Verified {
+                target_digest: self.digest,
+                whole_disk: self.whole_disk,
+                proof: Some(DataKey::new(KEY).proof(self.hash)),
+            },
         }
     }
 

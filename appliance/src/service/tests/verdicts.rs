@@ -143,7 +143,7 @@ async fn a_final_cycle_cuts_over_and_can_be_taken_back() {
     let shipment = world.ship(&start, &planned(0, 10), 2).await;
     let lease = world.hydrator().claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
     let mut without = shipment.verified(lease);
-    without.outcome = Outcome::Verified { target_digest: shipment.digest, whole_disk: None };
+    without.outcome = Outcome::Verified { target_digest: shipment.digest, whole_disk: None, proof: None };
     assert_eq!(code(world.hydrator().verdict(DISK, start.cycle, without).await), ErrorCode::BadRequest);
     assert_eq!(code(world.operator().order_final(DISK, false).await), ErrorCode::WrongState, "it is committed");
     world.hydrator().verdict(DISK, start.cycle, shipment.verified(lease)).await.unwrap();
