@@ -5,7 +5,7 @@ use crate::apply::{Environment, Failure, Report, Session, Stop};
 use sluice_client::{ApiError, HydratorApi};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Outcome, VerdictRequest, Work};
-use sluice_proto::{CycleNo, Digest, DiskId, Generation};
+use sluice_proto::{BlockNo, CycleNo, Digest, DiskId, Generation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -47,12 +47,23 @@ pub(super) struct DiskTask {
     compared: Option<CycleNo>,
     /// The cycle that was claimed before its commit, and the claim.
     claimed: Option<(CycleNo, Lease)>,
+    /// Up to where the appliance knows what was applied of a cycle.
+    told: Option<(CycleNo, BlockNo)>,
 }
 
 impl DiskTask {
     pub fn new(environment: Environment, api: Arc<dyn HydratorApi>, disk: DiskId) -> Self {
-        let (session, pending, settled, compared, claimed) = (None, None, None, None, None);
-        Self { environment, api, disk, session, pending, settled, compared, claimed }
+        Self {
+            environment,
+            api,
+            disk,
+            session: None,
+            pending: None,
+            settled: None,
+            compared: None,
+            claimed: None,
+            told: None,
+        }
     }
 
     /// Works until the hydrator ends.
@@ -232,6 +243,13 @@ impl DiskTask {
             // Not to be had before the commit: it is applied after it then.
             Err(next) => return next,
         };
+        let end = self.applied_end(work);
+        if end > work.applied && self.told < Some((work.cycle, end)) {
+            // A word of it was lost, or refused. What the appliance does not know of would fill the cache store for ever.
+            let names =
+                work.stored.iter().filter(|s| s.first.0.saturating_add(s.blocks) <= end.0).map(|s| s.name.clone());
+            return self.applied(work, lease, names.collect()).await;
+        }
         let Some(session) = &mut self.session else { return Next::Go };
         match session.stream(work).await {
             Ok(Some(names)) => self.applied(work, lease, names).await,
@@ -244,21 +262,29 @@ impl DiskTask {
         }
     }
 
-    /// Tells the appliance which segments the cache store need keep no longer. Where that fails they go with their cycle.
+    fn applied_end(&self, work: &Work) -> BlockNo {
+        self.session.as_ref().map(|s| s.ledger().applied_end(work.cycle, work.generation)).unwrap_or_default()
+    }
+
+    /// Tells the appliance which segments the cache store need keep no longer.
     async fn applied(&mut self, work: &Work, lease: Lease, names: Vec<String>) -> Next {
-        let end =
-            self.session.as_ref().map(|s| s.ledger().applied_end(work.cycle, work.generation)).unwrap_or_default();
+        let end = self.applied_end(work);
         if names.is_empty() {
             return Next::Go;
         }
         let request = AppliedRequest { generation: work.generation, lease, end, names };
         match self.api.applied(work.disk, work.cycle, request).await {
             Err(error) if error.code() == Some(ErrorCode::LeaseLost) => Next::Lost,
+            Err(error) if error.may_pass() => Next::Retry(error.to_string()),
             Err(error) => {
-                tracing::debug!(disk = %self.disk, %error, "applied segments stay in the cache store for now");
+                tracing::debug!(disk = %self.disk, %error, "applied segments stay in the cache store, and go with their cycle");
+                self.told = Some((work.cycle, end));
                 Next::Go
             }
-            Ok(()) => Next::Go,
+            Ok(()) => {
+                self.told = Some((work.cycle, end));
+                Next::Go
+            }
         }
     }
 }

@@ -245,6 +245,34 @@ async fn a_failed_cycle_is_reported_once_and_not_applied_again() {
     running.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_applied_is_told_until_it_is_heard() {
+    let mut bench = Bench::new(9000, 88);
+    let api = Arc::new(FakeApi::default());
+    let plan = bench.source.full();
+    let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
+    let mut ahead = first.work.clone();
+    ahead.manifest = None;
+    ahead.stored = first.manifest.segments.iter().map(stored).collect();
+    let names: Vec<String> = ahead.stored.iter().map(|segment| segment.name.clone()).collect();
+    for ends_between in [false, true] {
+        // The appliance's state is full when it is told, and nothing new arrives afterwards.
+        api.have_no_room(if ends_between { u32::MAX } else { 3 });
+        let mut running = Running::start(bench.environment(), &api);
+        api.give(ahead.clone());
+        if ends_between {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            running.end().await;
+            api.have_no_room(0);
+            running = Running::start(bench.environment(), &api);
+        }
+        let told = tokio::time::timeout(Duration::from_secs(600), api.told(names.len())).await.expect("it is told");
+        assert_eq!(told, names, "restarted: {ends_between}");
+        running.end().await;
+        api.forget_applied();
+    }
+}
+
 #[test]
 fn progress_is_shared_by_clones() {
     let progress = Progress::new();

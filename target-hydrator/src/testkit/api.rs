@@ -25,6 +25,8 @@ struct Inner {
     answered: bool,
     /// Requests that find nobody.
     unreachable: u32,
+    /// Words of applied segments for which the appliance's state has no room.
+    no_room: u32,
 }
 
 #[derive(Default)]
@@ -46,6 +48,9 @@ impl FakeApi {
     pub fn be_unreachable(&self, count: u32) {
         self.inner.lock().unreachable = count;
     }
+    pub fn have_no_room(&self, count: u32) {
+        self.inner.lock().no_room = count;
+    }
     pub fn verdicts(&self) -> Vec<(DiskId, CycleNo, VerdictRequest)> {
         self.inner.lock().verdicts.clone()
     }
@@ -53,6 +58,22 @@ impl FakeApi {
     /// What was told of segments that are applied.
     pub fn applied(&self) -> Vec<(DiskId, CycleNo, AppliedRequest)> {
         self.inner.lock().applied.clone()
+    }
+
+    pub fn forget_applied(&self) {
+        self.inner.lock().applied.clear();
+    }
+
+    /// Waits until so many segments were told of; their names.
+    pub async fn told(&self, count: usize) -> Vec<String> {
+        loop {
+            let changed = self.changed.notified();
+            let names: Vec<String> = self.applied().into_iter().flat_map(|(_, _, request)| request.names).collect();
+            if names.len() >= count {
+                return names;
+            }
+            changed.await;
+        }
     }
 
     /// Waits for a part of the digests.
@@ -126,7 +147,13 @@ impl HydratorApi for FakeApi {
 
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {
         self.reach()?;
-        self.inner.lock().applied.push((disk, cycle, request));
+        let mut inner = self.inner.lock();
+        if let Some(left) = inner.no_room.checked_sub(1) {
+            inner.no_room = left;
+            return Err(WireError::new(ErrorCode::NoRoom, "the state has no room").into());
+        }
+        inner.applied.push((disk, cycle, request));
+        self.changed.notify_waiters();
         Ok(())
     }
 

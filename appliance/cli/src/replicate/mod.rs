@@ -40,7 +40,7 @@ Examples:
 
 Exit codes:
   0  the target is verified; with --follow also: ended by a signal
-  1  the last cycle failed, or the cache is full; nothing is lost, and the next run goes on from there
+  1  the last cycle failed, or the cache or the state is full; nothing is lost, and the next run goes on from there
   2  nothing could be done: the command line, the source or the target is at fault; the last line says what to do
   3  ended by a signal before the target was verified; the next run goes on from there";
 

@@ -29,7 +29,7 @@ pub enum Event {
     Ended(CycleNo, u64),
     /// The agent has safely noted all verdicts up to this cycle's.
     Settled(CycleNo),
-    /// The cache store or the state has no room: it is tried again, but hardly in vain only if somebody makes room.
+    /// The cache store or the state has no room: it is tried again, but in vain unless somebody makes room.
     NoRoom(String),
 }
 
