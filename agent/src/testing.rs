@@ -4,6 +4,7 @@
 mod appliance;
 mod disk;
 mod records;
+mod target;
 
 pub(crate) use appliance::{Fake, Fault};
 pub(crate) use disk::{MemDisk, MemTracker};

@@ -1,6 +1,7 @@
 //! An appliance with its hydrator and a target, in memory. It orders the cycles of a script, applies what is committed
 //! by the rules of the format, and breaks off on command.
 
+use super::target::{apply, bytes_of};
 use super::{DISK, Dice, GENERATION, MemDisk, key};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,12 +11,12 @@ use sluice_proto::cycle::{Consistency, CycleKind, FailReason};
 use sluice_proto::digests::{PART_GRAINS, grain_digest, seal_part};
 use sluice_proto::header::{Header, ObjectKind, Suite};
 use sluice_proto::manifest::Manifest;
-use sluice_proto::segment::{BlockDecoder, FrameData, Segment};
+use sluice_proto::segment::Segment;
 use sluice_proto::wire::{
     CycleRef, DiskStatus, ErrorCode, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, RegisterRequest, Start,
     StoredSegment, Verdict, WireError,
 };
-use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, FormatError, GRAIN_BYTES, Generation, SectorBitmap};
+use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, GRAIN_BYTES, Generation};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -299,36 +300,6 @@ impl Inner {
         self.pause = true;
         self.verdicts.insert(cycle, Verdict::Failed { cycle, reason, detail: detail.into() });
     }
-}
-
-/// The bytes of an extent.
-pub(crate) fn bytes_of(extent: sluice_proto::Extent) -> std::ops::Range<usize> {
-    extent.start.offset() as usize..extent.end().offset() as usize
-}
-
-/// Writes the segments that `manifest` names to `target`; returns what was written.
-fn apply(manifest: &Manifest, segments: &BTreeMap<String, (StoredSegment, Bytes)>, target: &mut [u8]) -> SectorBitmap {
-    let mut applied = SectorBitmap::new();
-    let mut decoder = BlockDecoder::new(manifest.plan.count());
-    for entry in &manifest.segments {
-        let (stored, bytes) = &segments[&entry.name()];
-        assert_eq!((stored.first, stored.blocks, stored.hash), (entry.first, entry.blocks, entry.hash));
-        let segment = Segment::parse(bytes).expect("parsed when it was stored");
-        let key = segment.key(&key());
-        for position in 0..segment.blocks() as usize {
-            let write = |extent, data: FrameData<'_>| -> Result<(), FormatError> {
-                match data {
-                    FrameData::Bytes(bytes) => target[bytes_of(extent)].copy_from_slice(bytes),
-                    FrameData::Zeros => target[bytes_of(extent)].fill(0),
-                }
-                applied.set(extent);
-                Ok(())
-            };
-            let disk = manifest.disk_bytes.sectors_ceil();
-            decoder.decode(&segment, &key, position, disk, write).expect("a block that can be opened");
-        }
-    }
-    applied
 }
 
 #[async_trait]
