@@ -84,7 +84,8 @@ pub struct DiskAgent {
     resumed: Option<CycleNo>,
     /// When the running cycle was begun, or taken up again.
     begun: Instant,
-    /// Held from a delta's plan to its verdict: other disks' first copies give way to it.
+    /// Held from the plan of a delta by the tracker's word to its verdict: other disks' first copies and comparisons give way to
+    /// it. One that compares reads the whole disk, and gives way itself.
     short: Option<Short>,
     stop: watch::Receiver<bool>,
 }

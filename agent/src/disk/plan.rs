@@ -36,12 +36,14 @@ impl DiskAgent {
             .for_each(|count| count.store(0, Ordering::Relaxed));
         (self.begun, self.committed, self.short) = (Instant::now(), None, None);
         self.check_history(&start)?;
-        self.short = (start.kind != CycleKind::Initial).then(|| self.capture.workers.precedence().short());
         let swap = self.tracker.swap()?;
         match start.kind {
             CycleKind::Initial => self.plan_all(start),
             _ if self.must_compare(&start, &swap) => self.plan_differences(start, swap).await,
-            _ => self.plan_dirty(start, swap),
+            _ => {
+                self.short = Some(self.capture.workers.precedence().short());
+                self.plan_dirty(start, swap)
+            }
         }
     }
 

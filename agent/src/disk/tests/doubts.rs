@@ -163,6 +163,20 @@ async fn an_appliance_that_lies_about_a_verdict_makes_the_agent_let_go_of_nothin
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_comparison_does_not_give_way_to_itself() {
+    let mut world = in_step().await;
+    world.disk.scribble(3, &mut Dice::new(8));
+    let mut seconds = Vec::new();
+    for kind in [Delta, Resync] {
+        let begun = tokio::time::Instant::now();
+        world.go_on(&[kind]).await.unwrap();
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    assert_eq!(world.kinds()[2..], [Delta, Resync]);
+    assert!(seconds[1] < seconds[0] + 0.5, "simulated seconds of a delta and of a comparison: {seconds:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_can_t_be_read_fails_the_cycle_and_only_that() {
     let mut world = in_step().await;
     world.disk.write(Extent::new(2000, 200), &mut Dice::new(8));
