@@ -6,6 +6,7 @@ use sluice_client::{ApiError, HydratorApi};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Outcome, VerdictRequest, Work};
 use sluice_proto::{BlockNo, CycleNo, Digest, DiskId, Generation};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -243,12 +244,9 @@ impl DiskTask {
             // Not to be had before the commit: it is applied after it then.
             Err(next) => return next,
         };
-        let end = self.applied_end(work);
-        if end > work.applied && self.told < Some((work.cycle, end)) {
-            // A word of it was lost, or refused. What the appliance does not know of would fill the cache store for ever.
-            let names =
-                work.stored.iter().filter(|s| s.first.0.saturating_add(s.blocks) <= end.0).map(|s| s.name.clone());
-            return self.applied(work, lease, names.collect()).await;
+        let untold = self.untold(work);
+        if !untold.is_empty() {
+            return self.applied(work, lease, untold).await;
         }
         let Some(session) = &mut self.session else { return Next::Go };
         match session.stream(work).await {
@@ -264,6 +262,21 @@ impl DiskTask {
 
     fn applied_end(&self, work: &Work) -> BlockNo {
         self.session.as_ref().map(|s| s.ledger().applied_end(work.cycle, work.generation)).unwrap_or_default()
+    }
+
+    /// Segments that were applied and of which the appliance does not know it, as the word was lost or refused: they would fill
+    /// the cache store for ever. Of two attempts at one place only one was applied, and the commit may want the other: both
+    /// stay.
+    fn untold(&self, work: &Work) -> Vec<String> {
+        let end = self.applied_end(work);
+        if end <= work.applied || self.told >= Some((work.cycle, end)) {
+            return Vec::new();
+        }
+        let mut names = BTreeMap::new();
+        for segment in work.stored.iter().filter(|s| s.first.0.saturating_add(s.blocks) <= end.0) {
+            names.entry(segment.first).and_modify(|name| *name = None).or_insert(Some(segment.name.clone()));
+        }
+        names.into_values().flatten().collect()
     }
 
     /// Tells the appliance which segments the cache store need keep no longer.

@@ -273,6 +273,57 @@ async fn what_was_applied_is_told_until_it_is_heard() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_two_attempts_at_one_place_both_stay() {
+    let mut bench = Bench::new(9000, 89);
+    let api = Arc::new(FakeApi::default());
+    let plan = bench.source.full();
+    let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
+    let mut ahead = first.work.clone();
+    ahead.manifest = None;
+    ahead.stored = first.manifest.segments.iter().map(stored).collect();
+    let names: Vec<String> = ahead.stored.iter().map(|segment| segment.name.clone()).collect();
+    let running = Running::start(bench.environment(), &api);
+    api.give(ahead.clone());
+    api.told(names.len()).await;
+    running.end().await;
+    api.forget_applied();
+    // An appliance that was put back to before it heard, and a second attempt, of which the first was applied.
+    let rival = sluice_proto::wire::StoredSegment { name: "rival".to_owned(), ..ahead.stored[0].clone() };
+    ahead.stored.push(rival);
+    let running = Running::start(bench.environment(), &api);
+    api.give(ahead);
+    assert_eq!(api.told(names.len() - 1).await, names[1..]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_appliance_has_forgotten_need_not_be_told() {
+    let mut bench = Bench::new(9000, 90);
+    let api = Arc::new(FakeApi::default());
+    let plan = bench.source.full();
+    let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
+    let mut ahead = first.work.clone();
+    ahead.manifest = None;
+    let mut all: Vec<_> = first.manifest.segments.iter().map(stored).collect();
+    let rest = all.split_off(1);
+    assert!(!rest.is_empty(), "more than one segment");
+    ahead.stored = all;
+    let running = Running::start(bench.environment(), &api);
+    api.give(ahead.clone());
+    api.told(1).await;
+    running.end().await;
+    api.forget_applied();
+    // It neither knows that the first was applied nor has it any more.
+    ahead.stored = rest.clone();
+    let running = Running::start(bench.environment(), &api);
+    api.give(ahead);
+    let told = api.told(rest.len()).await;
+    assert_eq!(told, rest.into_iter().map(|segment| segment.name).collect::<Vec<_>>());
+    verified(&api, &first).await;
+    running.end().await;
+}
+
 #[test]
 fn progress_is_shared_by_clones() {
     let progress = Progress::new();
