@@ -26,7 +26,7 @@ const HOME_TREES: [&str; 2] = [".rustup", ".cargo/registry"];
 /// A disk in a folder of the bench's own, with room for targets beside it.
 #[derive(Debug)]
 pub struct Disk {
-    // Dropped in this order: nothing tracks it any more, detached, deleted.
+    // Dropped in this order: nothing tracks it any more, detached, deleted, and unmounted where it lies in memory.
     _pins: Pins,
     device: Loop,
     folder: TempDir,
@@ -95,29 +95,33 @@ impl Disk {
 
     /// A disk of bytes that no compressor finds anything in.
     pub fn with_noise(plan: &Plan, bytes: u64) -> Result<Self> {
-        let mut disk = Self::empty(plan, bytes)?;
-        disk.fill(0, bytes, 3)?;
-        disk.holds = format!("a disk of {} MiB of random bytes", bytes >> 20);
-        Ok(disk)
+        Self::empty(plan, bytes)?.noisy(bytes, "")
+    }
+
+    /// The same in memory: a source that is not on its target's disk.
+    pub fn in_memory(bytes: u64) -> Result<Self> {
+        let memory = Mount::memory(bytes + bytes / 16);
+        let folder = tempfile::Builder::new().prefix("disk-").tempdir_in(memory.path())?;
+        Self::sparse(folder, bytes, Some(memory)).noisy(bytes, ", in memory")
+    }
+
+    /// Fills it with such bytes.
+    fn noisy(mut self, bytes: u64, place: &str) -> Result<Self> {
+        self.fill(0, bytes, 3)?;
+        self.holds = format!("a disk of {} MiB of random bytes{place}", bytes >> 20);
+        Ok(self)
     }
 
     /// A disk that reads as zeros.
     pub fn empty(plan: &Plan, bytes: u64) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("disk-").tempdir_in(&plan.folder)?;
-        let device = Loop::new(folder.path(), "disk.img", bytes, 512);
-        let holds = format!("a sparse disk of {} MiB", bytes >> 20);
-        Ok(Self { _pins: Pins::of(folder.path()), device, folder, _memory: None, holds })
+        Ok(Self::sparse(folder, bytes, None))
     }
 
-    /// A disk in memory, of bytes that no compressor finds anything in: a source that is not on its target's disk.
-    pub fn in_memory(bytes: u64) -> Result<Self> {
-        let memory = Mount::memory(bytes + bytes / 16);
-        let folder = tempfile::Builder::new().prefix("disk-").tempdir_in(memory.path())?;
+    fn sparse(folder: TempDir, bytes: u64, _memory: Option<Mount>) -> Self {
         let device = Loop::new(folder.path(), "disk.img", bytes, 512);
-        let holds = format!("a disk of {} MiB of random bytes, in memory", bytes >> 20);
-        let disk = Self { _pins: Pins::of(folder.path()), device, folder, _memory: Some(memory), holds };
-        disk.fill(0, bytes, 3)?;
-        Ok(disk)
+        let holds = format!("a sparse disk of {} MiB", bytes >> 20);
+        Self { _pins: Pins::of(folder.path()), device, folder, _memory, holds }
     }
 
     /// The device.

@@ -285,9 +285,13 @@ impl Shipment {
         CycleRef { cycle: self.cycle, manifest: self.hash }
     }
 
+    fn proof(&self) -> Option<Digest> {
+        Some(DataKey::new(KEY).proof(self.hash))
+    }
+
     pub(crate) fn verdict(&self) -> Verdict {
-        let proof = Some(DataKey::new(KEY).proof(self.hash));
-        Verdict::Verified { cycle: self.cycle, manifest: self.hash, target_digest: self.digest, proof }
+        let (cycle, manifest, target_digest, proof) = (self.cycle, self.hash, self.digest, self.proof());
+        Verdict::Verified { cycle, manifest, target_digest, proof }
     }
 
     pub(crate) fn verified(&self, lease: Lease) -> VerdictRequest {
@@ -296,11 +300,7 @@ impl Shipment {
             lease,
             manifest: Some(self.hash),
             source_digest: Some(self.digest),
-            outcome: Outcome::Verified {
-                target_digest: self.digest,
-                whole_disk: self.whole_disk,
-                proof: Some(DataKey::new(KEY).proof(self.hash)),
-            },
+            outcome: Outcome::Verified { target_digest: self.digest, whole_disk: self.whole_disk, proof: self.proof() },
         }
     }
 
