@@ -101,10 +101,8 @@ impl Inner {
             self.ports.repository.forget_segments(open.record.disk, open.record.cycle, Some(&gone)).await?;
             open.record.sectors_stored = open.sectors_stored();
         }
-        // What nobody knows of, and what was applied and was to go when the appliance ended.
-        let wanted = |name: &str| open.segments.get(name).is_some_and(|s| s.first.0 + s.blocks > open.record.applied.0);
-        let rest = there.keys().filter(|name| name.ends_with(".seg") && !wanted(name));
-        self.janitor.delete_all(&folder, rest.map(|name| (*name).to_owned()).collect());
+        let orphans = there.keys().filter(|name| name.ends_with(".seg") && !open.segments.contains_key(**name));
+        self.janitor.delete_all(&folder, orphans.map(|name| (*name).to_owned()).collect());
         state.open = Some(open);
         if shipping && there.contains_key(MANIFEST_NAME) {
             self.adopt(state, &folder).await?;

@@ -5,8 +5,7 @@ use crate::apply::{Environment, Failure, Report, Session, Stop};
 use sluice_client::{ApiError, HydratorApi};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Outcome, VerdictRequest, Work};
-use sluice_proto::{BlockNo, CycleNo, Digest, DiskId, Generation};
-use std::collections::BTreeMap;
+use sluice_proto::{CycleNo, Digest, DiskId, Generation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -48,8 +47,8 @@ pub(super) struct DiskTask {
     compared: Option<CycleNo>,
     /// The cycle that was claimed before its commit, and the claim.
     claimed: Option<(CycleNo, Lease)>,
-    /// Up to where the appliance knows what was applied of a cycle.
-    told: Option<(CycleNo, BlockNo)>,
+    /// Segments of that cycle that were applied under that claim, and of which the appliance does not know it yet.
+    untold: Vec<String>,
 }
 
 impl DiskTask {
@@ -63,7 +62,7 @@ impl DiskTask {
             settled: None,
             compared: None,
             claimed: None,
-            told: None,
+            untold: Vec::new(),
         }
     }
 
@@ -147,6 +146,7 @@ impl DiskTask {
         match self.api.claim(work.disk, work.cycle, work.generation).await {
             Ok(claim) => {
                 self.claimed = Some((work.cycle, claim.lease));
+                self.untold.clear();
                 Ok(claim.lease)
             }
             Err(error) => Err(refused(&error)),
@@ -244,13 +244,15 @@ impl DiskTask {
             // Not to be had before the commit: it is applied after it then.
             Err(next) => return next,
         };
-        let untold = self.untold(work);
-        if !untold.is_empty() {
-            return self.applied(work, lease, untold).await;
+        if !self.untold.is_empty() {
+            return self.tell_applied(work, lease).await;
         }
         let Some(session) = &mut self.session else { return Next::Go };
         match session.stream(work).await {
-            Ok(Some(names)) => self.applied(work, lease, names).await,
+            Ok(Some(names)) => {
+                self.untold = names;
+                self.tell_applied(work, lease).await
+            }
             Ok(None) => Next::Rest,
             Err(Stop::Later(why)) => Next::Retry(why),
             Err(Stop::Fail(failure)) => {
@@ -260,45 +262,28 @@ impl DiskTask {
         }
     }
 
-    fn applied_end(&self, work: &Work) -> BlockNo {
-        self.session.as_ref().map(|s| s.ledger().applied_end(work.cycle, work.generation)).unwrap_or_default()
-    }
-
-    /// Segments that were applied and of which the appliance does not know it, as the word was lost or refused: they would fill
-    /// the cache store for ever. Of two attempts at one place only one was applied, and the commit may want the other: both
-    /// stay.
-    fn untold(&self, work: &Work) -> Vec<String> {
-        let end = self.applied_end(work);
-        if end <= work.applied || self.told >= Some((work.cycle, end)) {
-            return Vec::new();
-        }
-        let mut names = BTreeMap::new();
-        for segment in work.stored.iter().filter(|s| s.first.0.saturating_add(s.blocks) <= end.0) {
-            names.entry(segment.first).and_modify(|name| *name = None).or_insert(Some(segment.name.clone()));
-        }
-        names.into_values().flatten().collect()
-    }
-
-    /// Tells the appliance which segments the cache store need keep no longer.
-    async fn applied(&mut self, work: &Work, lease: Lease, names: Vec<String>) -> Next {
-        let end = self.applied_end(work);
-        if names.is_empty() {
+    /// Tells the appliance which segments the cache store need keep no longer. A word that was refused for now is kept: nobody
+    /// else knows which of several attempts at one place was applied, and untold they would fill the cache store until the
+    /// cycle ends.
+    async fn tell_applied(&mut self, work: &Work, lease: Lease) -> Next {
+        if self.untold.is_empty() {
             return Next::Go;
         }
+        let end =
+            self.session.as_ref().map(|s| s.ledger().applied_end(work.cycle, work.generation)).unwrap_or_default();
+        let names = self.untold.clone();
         let request = AppliedRequest { generation: work.generation, lease, end, names };
-        match self.api.applied(work.disk, work.cycle, request).await {
+        let next = match self.api.applied(work.disk, work.cycle, request).await {
             Err(error) if error.code() == Some(ErrorCode::LeaseLost) => Next::Lost,
-            Err(error) if error.may_pass() => Next::Retry(error.to_string()),
+            Err(error) if error.may_pass() => return Next::Retry(error.to_string()),
             Err(error) => {
                 tracing::debug!(disk = %self.disk, %error, "applied segments stay in the cache store, and go with their cycle");
-                self.told = Some((work.cycle, end));
                 Next::Go
             }
-            Ok(()) => {
-                self.told = Some((work.cycle, end));
-                Next::Go
-            }
-        }
+            Ok(()) => Next::Go,
+        };
+        self.untold.clear();
+        next
     }
 }
 
