@@ -14,7 +14,7 @@ mod upload;
 
 pub use encoders::{Encoded, Encoders};
 
-use crate::journal::{Journal, JournalError, Plan, Stored};
+use crate::journal::{Journal, JournalError, Plan, StoredSegments};
 use crate::source::{Source, SourceError};
 use crate::tracker::TrackerError;
 use crate::workers::Workers;
@@ -139,7 +139,7 @@ impl Capture {
         let Some((plan, bitmap)) = journal.plan().map(|(plan, bitmap)| (plan.clone(), bitmap.clone())) else {
             return Ok(());
         };
-        let have: Vec<(u64, u64)> = journal.stored().values().map(|s| (s.first, s.first + s.blocks)).collect();
+        let have = journal.stored().stretches();
         self.counts.bytes_planned.store(bitmap.count().bytes().0, Ordering::Relaxed);
         let missing = Blocks::of(&bitmap).filter(move |(block, _)| !is_stored(&have, block.0));
         let (key, header) = (journal.identity().data_key.key(), self.attempt(journal, &plan));
@@ -234,10 +234,10 @@ async fn run(
 }
 
 /// The planned sectors that `stored` holds already, in bytes.
-pub fn stored_bytes(bitmap: &SectorBitmap, stored: &std::collections::BTreeMap<u64, Stored>) -> u64 {
+pub fn stored_bytes(bitmap: &SectorBitmap, stored: &StoredSegments) -> u64 {
     let stream = bitmap.count().bytes().0;
     stored
-        .values()
+        .iter()
         .map(|s| {
             let from = s.first * BLOCK_BYTES;
             (from + s.blocks * BLOCK_BYTES).min(stream).saturating_sub(from)

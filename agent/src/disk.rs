@@ -164,11 +164,15 @@ impl DiskAgent {
                 pause = PAUSE_MIN;
                 continue;
             };
-            if registered && code_of(&error) == Some(ErrorCode::NoSuchDisk) {
+            match error {
                 // The appliance was restored from a state in which it did not know the disk.
-                registered = false;
-            } else {
-                self.survive(error)?;
+                error if registered && code_of(&error) == Some(ErrorCode::NoSuchDisk) => registered = false,
+                // The disk is larger there, or its generation has another key, as this state is an old one; or the appliance
+                // takes no more disks: neither passes by itself.
+                CaptureError::Api(source) if !registered && source.code() == Some(ErrorCode::WrongState) => {
+                    return Err(DiskError::Refused { disk: self.id(), source });
+                }
+                error => self.survive(error)?,
             }
             tokio::select! {
                 biased;

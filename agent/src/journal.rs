@@ -5,21 +5,26 @@
 
 mod folder;
 mod record;
+mod stored;
 
 pub use folder::FolderRecords;
 use record::Secret;
-pub use record::{Identity, Noted, Plan, Stored};
+pub use record::{Identity, Noted, Plan};
+pub use stored::{Stored, StoredSegments};
 
 use sluice_proto::keys::{DataKey, KeyEnvelope};
-use sluice_proto::stream::StreamDigest;
+use sluice_proto::stream::{StreamDigest, subtrees};
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{ByteCount, CycleNo, SectorBitmap};
+use sluice_proto::{BlockNo, ByteCount, CycleNo, SectorBitmap};
 use std::collections::BTreeMap;
 
 /// A record can't be kept or read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the agent's state: {0}")]
 pub struct JournalError(pub String);
+
+/// Who is shown the entries of a log.
+pub type EachEntry<'a> = dyn FnMut(&[u8]) -> Result<(), JournalError> + 'a;
 
 /// Durable records by name. What `save` has returned for survives a power cut.
 pub trait Records: Send + Sync {
@@ -29,8 +34,8 @@ pub trait Records: Send + Sync {
     fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
     /// Removes the record.
     fn remove(&mut self, name: &str) -> Result<(), JournalError>;
-    /// All entries of a log, oldest first.
-    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError>;
+    /// Shows `each` all entries of a log, oldest first, until it fails.
+    fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError>;
     /// Adds an entry to a log. It survives a crash of the process; a power cut may take the newest entries.
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError>;
 }
@@ -47,7 +52,7 @@ pub struct Journal {
     records: Box<dyn Records>,
     identity: Identity,
     plan: Option<(Plan, SectorBitmap)>,
-    stored: BTreeMap<u64, Stored>,
+    stored: StoredSegments,
     carry: SectorBitmap,
 }
 
@@ -77,14 +82,12 @@ impl Journal {
                 Some((Plan::decode(&bytes)?, bitmap(&*records, PLAN_BITMAP)?))
             }
         };
-        let mut stored = BTreeMap::new();
+        let mut stored = StoredSegments::default();
         if let Some((plan, _)) = &plan {
-            for entry in records.read_log(SEGMENTS)? {
-                let entry = Noted::decode(&entry)?;
-                if entry.cycle == plan.cycle {
-                    stored.insert(entry.first, entry.into());
-                }
-            }
+            records.read_log(SEGMENTS, &mut |entry| match Noted::decode(entry)? {
+                noted if noted.cycle == plan.cycle => stored.insert(&noted),
+                _ => Ok(()),
+            })?;
         }
         let mut journal = Self { records, identity, plan, stored, carry };
         let (verified, settled) = (journal.identity.verified.map(|v| v.cycle), journal.identity.settled);
@@ -106,7 +109,7 @@ impl Journal {
             records.remove(name)?;
         }
         records.save(IDENTITY, &identity.encode())?;
-        Ok(Self { records, identity, plan: None, stored: BTreeMap::new(), carry: SectorBitmap::new() })
+        Ok(Self { records, identity, plan: None, stored: StoredSegments::default(), carry: SectorBitmap::new() })
     }
 
     /// The disk's identity.
@@ -172,8 +175,8 @@ impl Journal {
         Ok(())
     }
 
-    /// The segments of the running cycle that are stored, by first block.
-    pub fn stored(&self) -> &BTreeMap<u64, Stored> {
+    /// The segments of the running cycle that are stored.
+    pub fn stored(&self) -> &StoredSegments {
         &self.stored
     }
 
@@ -183,28 +186,37 @@ impl Journal {
     /// Records that can't be written.
     pub fn note_stored(&mut self, segment: Noted) -> Result<(), JournalError> {
         self.records.append(SEGMENTS, &segment.encode())?;
-        self.stored.insert(segment.first, segment.into());
-        Ok(())
+        self.stored.insert(&segment)
     }
 
     /// Forgets segments that the appliance no longer has. They stay in the log and may come back with a restart, when
     /// others stand in their place: of two that overlap, the one that begins first is kept.
     pub fn keep_stored(&mut self, keep: impl Fn(&Stored) -> bool) {
-        let mut behind = 0;
-        self.stored.retain(|first, segment| {
-            let kept = *first >= behind && keep(segment);
-            if kept {
-                behind = first + segment.blocks;
-            }
-            kept
-        });
+        self.stored.retain(keep);
     }
 
-    /// The digest of what is stored, which must cover the stream.
-    pub fn digest(&self) -> StreamDigest {
-        let mut digest = StreamDigest::default();
-        self.stored.values().flat_map(|segment| &segment.subtrees).for_each(|subtree| digest.push_subtree(*subtree));
-        digest
+    /// The digest of what is stored, from the first block on to the first that is not. The log is gone through for it, in
+    /// which segments stand in the order in which they were stored.
+    ///
+    /// # Errors
+    /// A log that can't be read.
+    pub fn digest(&mut self) -> Result<StreamDigest, JournalError> {
+        let (mut digest, mut ahead) = (StreamDigest::default(), BTreeMap::new());
+        if self.stored.is_empty() {
+            return Ok(digest);
+        }
+        let (stored, cycle) = (&self.stored, self.plan.as_ref().map(|(plan, _)| plan.cycle));
+        self.records.read_log(SEGMENTS, &mut |entry| {
+            let noted = Noted::decode(entry)?;
+            if Some(noted.cycle) == cycle && noted.first >= digest.blocks() && stored.has(&noted) {
+                ahead.insert(noted.first, subtrees(BlockNo(noted.first), &noted.cvs));
+            }
+            while let Some(next) = ahead.remove(&digest.blocks()) {
+                next.into_iter().for_each(|subtree| digest.push_subtree(subtree));
+            }
+            Ok(())
+        })?;
+        Ok(digest)
     }
 
     /// The manifest that was made for the running cycle: made once, as its nonce may be used once.

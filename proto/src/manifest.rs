@@ -93,37 +93,41 @@ pub struct Manifest {
 
 const SEAL: Part = Part { block: u64::MAX, frame: 0 };
 const ENTRY_BYTES: usize = 8 + 8 + 8 + 32 + 32;
+/// The digests that are sealed.
+const TAIL_BYTES: usize = 32 + 1 + 32;
 
 impl Manifest {
     /// The manifest's bytes under the generation's data key.
     pub fn encode(&self, key: &DataKey) -> Vec<u8> {
         let bitmap = self.plan.encode();
-        let mut body = Vec::with_capacity(64 + bitmap.len() + self.segments.len() * ENTRY_BYTES);
-        body.extend_from_slice(&self.disk_bytes.0.to_le_bytes());
+        let bytes = HEADER_BYTES + 72 + bitmap.len() + self.segments.len() * ENTRY_BYTES + TAIL_BYTES + TAG_BYTES;
+        // In place: that of a large disk is too large to be copied.
+        let mut out = Vec::with_capacity(bytes);
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        out.extend_from_slice(&self.disk_bytes.0.to_le_bytes());
         let previous = self.previous.unwrap_or(Previous { cycle: CycleNo(0), manifest: Digest([0; 32]) });
-        body.push(u8::from(self.previous.is_some()));
-        body.extend_from_slice(&[0; 7]);
-        body.extend_from_slice(&previous.cycle.0.to_le_bytes());
-        body.extend_from_slice(&previous.manifest.0);
-        body.extend_from_slice(&(bitmap.len() as u64).to_le_bytes());
-        body.extend_from_slice(&bitmap);
-        body.extend_from_slice(&(self.segments.len() as u64).to_le_bytes());
+        out.push(u8::from(self.previous.is_some()));
+        out.extend_from_slice(&[0; 7]);
+        out.extend_from_slice(&previous.cycle.0.to_le_bytes());
+        out.extend_from_slice(&previous.manifest.0);
+        out.extend_from_slice(&(bitmap.len() as u64).to_le_bytes());
+        out.extend_from_slice(&bitmap);
+        out.extend_from_slice(&(self.segments.len() as u64).to_le_bytes());
         for segment in &self.segments {
-            body.extend_from_slice(&segment.first.0.to_le_bytes());
-            body.extend_from_slice(&segment.blocks.to_le_bytes());
-            body.extend_from_slice(&segment.len.0.to_le_bytes());
-            body.extend_from_slice(&segment.hash.0);
-            body.extend_from_slice(&segment.salt.0);
+            out.extend_from_slice(&segment.first.0.to_le_bytes());
+            out.extend_from_slice(&segment.blocks.to_le_bytes());
+            out.extend_from_slice(&segment.len.0.to_le_bytes());
+            out.extend_from_slice(&segment.hash.0);
+            out.extend_from_slice(&segment.salt.0);
         }
-        let header = self.header(body.len() as u64);
-        let mut out = header.encode().to_vec();
-        out.extend_from_slice(&body);
-        let from = out.len();
-        let aad = out.clone();
-        out.extend_from_slice(&self.digest.0);
-        out.push(u8::from(self.whole_disk.is_some()));
-        out.extend_from_slice(&self.whole_disk.unwrap_or(Digest([0; 32])).0);
-        key.object_key(&header).seal(SEAL, &aad, &mut out, from);
+        let header = self.header((out.len() - HEADER_BYTES) as u64);
+        out[..HEADER_BYTES].copy_from_slice(&header.encode());
+        let mut tail = Vec::with_capacity(TAIL_BYTES + TAG_BYTES);
+        tail.extend_from_slice(&self.digest.0);
+        tail.push(u8::from(self.whole_disk.is_some()));
+        tail.extend_from_slice(&self.whole_disk.unwrap_or(Digest([0; 32])).0);
+        key.object_key(&header).seal(SEAL, &out, &mut tail, 0);
+        out.extend_from_slice(&tail);
         if self.suite == Suite::Plain {
             // Without a seal, a hash stands in its place: against accidents only.
             let hash = blake3::hash(&out);
@@ -186,8 +190,8 @@ impl ClaimedManifest {
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let header = Header::decode(ObjectKind::Manifest, bytes)?;
         let [body_len, kind, how] = header.fields;
-        // Both suites end in 65 sealed bytes and 16 that prove them.
-        let tail = 65 + TAG_BYTES;
+        // Both suites end in the sealed digests and what proves them.
+        let tail = TAIL_BYTES + TAG_BYTES;
         let body_end = (HEADER_BYTES as u64).checked_add(body_len);
         if body_end.and_then(|end| end.checked_add(tail as u64)) != Some(bytes.len() as u64) {
             return bad(FormatErrorKind::Truncated, "manifest: does not end where its header says");

@@ -109,7 +109,8 @@ fn agents_messages() {
         len: ByteCount(1234),
         hash: Digest([6; 32]),
     };
-    message("open-reply", OpenReply { stored: vec![stored] });
+    message("open-reply", OpenReply { stored: vec![stored.clone()], more: false });
+    message("open-reply-more", OpenReply { stored: vec![stored], more: true });
     let reason = FailReason::SourceRead;
     message("give-up", GiveUp { generation: Generation(2), reason, detail: "/dev/vda: sectors 8..16".into() });
 }

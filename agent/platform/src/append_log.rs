@@ -10,7 +10,7 @@
 
 use crate::durable::{FileError, sync_folder};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,10 @@ const HEADER_BYTES: u64 = 16;
 const RECORD_HEADER_BYTES: usize = 20;
 /// The largest payload of a record, in bytes.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
-/// The largest log that is opened, in bytes: it is read whole.
-pub const LOG_BYTES_MAX: u64 = 1 << 30;
+/// The largest log that is opened, in bytes.
+pub const LOG_BYTES_MAX: u64 = 16 << 30;
+/// What of a log is read at once, in bytes, where its records are smaller.
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// A journal that is open for appending. Blocking; one process at a time (see [`crate::lock`]).
 #[derive(Debug)]
@@ -83,46 +85,53 @@ pub enum LogError {
 }
 
 impl AppendLog {
-    /// Opens or makes a log; cuts off a torn tail. What it returns is flushed.
+    /// Opens or makes a log; cuts off a torn tail. What it returns is flushed, and in memory as a whole.
     pub fn open(path: &Path) -> Result<(Self, Recovered), LogError> {
+        let mut records = Vec::new();
+        let (log, cut_bytes) = Self::open_each(path, |record| records.push(record.to_vec()))?;
+        Ok((log, Recovered { records, cut_bytes }))
+    }
+
+    /// As [`Self::open`], for a log of any size: `each` sees the records one by one, oldest first. Gives how many bytes of a torn
+    /// tail were cut off. Where it fails, `each` has seen what lies before the damage.
+    pub fn open_each(path: &Path, each: impl FnMut(&[u8])) -> Result<(Self, u64), LogError> {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(path).map_err(FileError::of("open", path))?;
+        let file = options.open(path).map_err(FileError::of("open", path))?;
         let size = file.metadata().map_err(FileError::of("open", path))?.len();
         if size > LOG_BYTES_MAX {
             return Err(LogError::TooLarge { path: path.to_path_buf(), bytes: size });
         }
-        let mut bytes = Vec::new();
-        (&mut file).take(LOG_BYTES_MAX).read_to_end(&mut bytes).map_err(FileError::of("read", path))?;
         let mut log = Self { file, path: path.to_path_buf(), end: HEADER_BYTES, durable: 0, broken: false };
-        if !log.check_header(&bytes)? {
+        let failed = |error| FileError::of("read", path)(error);
+        let mut window = Window::new(&log.file, size);
+        let head = window.at(0, HEADER_BYTES as usize + 1).map_err(&failed)?;
+        if !check_header(head, path)? {
             log.reset()?;
-            return Ok((log, Recovered { records: Vec::new(), cut_bytes: bytes.len() as u64 }));
+            return Ok((log, size));
         }
-        let scan = Scan::of(&bytes);
-        if let Some(offset) = scan.damaged {
-            return Err(LogError::Damaged { path: log.path, offset });
+        let end = window.records(each).map_err(&failed)?;
+        if window.vouches_for_more_than(end).map_err(&failed)? {
+            return Err(LogError::Damaged { path: log.path, offset: end });
         }
-        log.end = scan.end;
-        let cut_bytes = bytes.len() as u64 - scan.end;
+        log.end = end;
+        let cut_bytes = size - end;
         if cut_bytes > 0 {
-            log.file.set_len(scan.end).map_err(FileError::of("cut the torn tail of", path))?;
+            log.file.set_len(end).map_err(FileError::of("cut the torn tail of", path))?;
         }
         log.sync()?;
         // Its maker may have been killed just before this.
         log.sync_name()?;
-        Ok((log, Recovered { records: scan.records, cut_bytes }))
+        Ok((log, cut_bytes))
     }
 
-    /// False for a header that a crash left half-written, which can only be where nothing was appended yet.
-    fn check_header(&self, bytes: &[u8]) -> Result<bool, LogError> {
-        let header = header();
-        let common = bytes.iter().zip(&header).take_while(|(a, b)| a == b).count();
-        let torn = bytes.len() <= header.len() && bytes[common..].iter().all(|b| *b == 0);
-        match common == header.len() {
-            true => Ok(true),
-            false if torn => Ok(false),
-            false => Err(LogError::Foreign { path: self.path.clone() }),
+    /// Reads all records again, oldest first.
+    pub fn for_each(&self, each: impl FnMut(&[u8])) -> Result<(), LogError> {
+        self.check_usable()?;
+        let end = Window::new(&self.file, self.end).records(each).map_err(FileError::of("read", &self.path))?;
+        match end == self.end {
+            true => Ok(()),
+            false => Err(LogError::Damaged { path: self.path.clone(), offset: end }),
         }
     }
 
@@ -213,41 +222,81 @@ impl AppendLog {
     }
 }
 
-/// What a log's bytes hold.
-struct Scan {
-    records: Vec<Vec<u8>>,
-    end: u64,
-    damaged: Option<u64>,
-}
-
-impl Scan {
-    fn of(bytes: &[u8]) -> Self {
-        let mut scan = Self { records: Vec::new(), end: HEADER_BYTES, damaged: None };
-        while let Some((_, payload)) = record_at(bytes, scan.end) {
-            scan.records.push(payload.to_vec());
-            scan.end += (RECORD_HEADER_BYTES + payload.len()) as u64;
-        }
-        // A whole record anywhere behind that says "flushed to beyond here" proves damage. A false hit would need its
-        // 64-bit checksum to match by chance.
-        let behind = scan.end + 1..bytes.len() as u64;
-        let proof = |at| record_at(bytes, at).is_some_and(|(durable, _)| durable > scan.end);
-        if behind.into_iter().any(proof) {
-            scan.damaged = Some(scan.end);
-        }
-        scan
+/// False for a header that a crash left half-written, which can only be where nothing was appended yet.
+fn check_header(head: &[u8], path: &Path) -> Result<bool, LogError> {
+    let header = header();
+    let common = head.iter().zip(&header).take_while(|(a, b)| a == b).count();
+    let torn = head.len() <= header.len() && head[common..].iter().all(|b| *b == 0);
+    match common == header.len() {
+        true => Ok(true),
+        false if torn => Ok(false),
+        false => Err(LogError::Foreign { path: path.to_path_buf() }),
     }
 }
 
-/// The whole record at this place, if there is one: its `durable` and its payload.
-fn record_at(bytes: &[u8], at: u64) -> Option<(u64, &[u8])> {
-    let rest = bytes.get(usize::try_from(at).ok()?..)?;
-    let (header, rest) = rest.split_at_checked(RECORD_HEADER_BYTES)?;
-    let len = u32::from_le_bytes(header[..4].try_into().ok()?);
-    let durable = u64::from_le_bytes(header[4..12].try_into().ok()?);
-    let payload = rest.get(..len as usize)?;
-    // Cheap and before the checksum, so that looking for records in a long tail stays quick.
-    let plausible = len as usize <= RECORD_BYTES_MAX && (HEADER_BYTES..=at).contains(&durable);
-    (plausible && header[12..20] == checksum(at, len, durable, payload)).then_some((durable, payload))
+/// A stretch of a log in memory: never more than the largest record, however large the log is.
+struct Window<'a> {
+    file: &'a File,
+    size: u64,
+    from: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn new(file: &'a File, size: u64) -> Self {
+        Self { file, size, from: 0, bytes: Vec::new() }
+    }
+
+    /// `len` bytes, or those that are there.
+    fn at(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
+        let left = self.size.saturating_sub(at);
+        let len = usize::try_from(left).unwrap_or(len).min(len);
+        if at < self.from || at + len as u64 > self.from + self.bytes.len() as u64 {
+            self.bytes.resize(usize::try_from(left).unwrap_or(WINDOW_BYTES).min(len.max(WINDOW_BYTES)), 0);
+            self.file.read_exact_at(&mut self.bytes, at)?;
+            self.from = at;
+        }
+        let from = (at - self.from) as usize;
+        Ok(&self.bytes[from..from + len])
+    }
+
+    /// Shows all records up to the first that is not whole; gives where that is.
+    fn records(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
+        let mut end = HEADER_BYTES;
+        while let Some((_, payload)) = self.record(end)? {
+            each(payload);
+            end += (RECORD_HEADER_BYTES + payload.len()) as u64;
+        }
+        Ok(end)
+    }
+
+    /// A whole record anywhere behind `end` that says "flushed to beyond here" proves damage. A false hit would need its
+    /// 64-bit checksum to match by chance.
+    fn vouches_for_more_than(&mut self, end: u64) -> io::Result<bool> {
+        for at in end + 1..self.size {
+            if self.record(at)?.is_some_and(|(durable, _)| durable > end) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The whole record at this place, if there is one: its `durable` and its payload.
+    fn record(&mut self, at: u64) -> io::Result<Option<(u64, &[u8])>> {
+        let Some(header) = self.at(at, RECORD_HEADER_BYTES)?.first_chunk::<RECORD_HEADER_BYTES>().copied() else {
+            return Ok(None);
+        };
+        let [a, b, c, d, durable @ .., _, _, _, _, _, _, _, _] = header;
+        let (len, durable) = (u32::from_le_bytes([a, b, c, d]), u64::from_le_bytes(durable));
+        // Cheap and before the checksum, so that looking for records in a long tail stays quick.
+        if len as usize > RECORD_BYTES_MAX || !(HEADER_BYTES..=at).contains(&durable) {
+            return Ok(None);
+        }
+        let whole = self.at(at, RECORD_HEADER_BYTES + len as usize)?;
+        let payload = &whole[RECORD_HEADER_BYTES..];
+        let good = payload.len() == len as usize && header[12..] == checksum(at, len, durable, payload);
+        Ok(good.then_some((durable, payload)))
+    }
 }
 
 fn checksum(at: u64, len: u32, durable: u64, payload: &[u8]) -> [u8; 8] {

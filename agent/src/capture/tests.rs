@@ -3,7 +3,7 @@ use crate::journal::{Noted, Plan};
 use crate::testing::{self, Dice, Fake, Fault, MemDisk, MemRecords};
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::segment::{BlockDecoder, FrameData, Segment, segment_name};
-use sluice_proto::stream::{block_count, subtrees};
+use sluice_proto::stream::block_count;
 use sluice_proto::wire::{NextRequest, OpenRequest};
 use sluice_proto::{CycleNo, Extent};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ async fn rig(disk: MemDisk, planned: SectorBitmap) -> Rig {
     journal.begin(Plan::new(CYCLE, CycleKind::Delta, TrackerKind::Ebpf, None), planned).unwrap();
     api.next(testing::DISK, NextRequest::default()).await.unwrap();
     let (kind, tracker) = (CycleKind::Delta, TrackerKind::Ebpf);
-    let request = OpenRequest { generation: testing::GENERATION, kind, tracker, sectors, doubt: None };
+    let request = OpenRequest { generation: testing::GENERATION, kind, tracker, sectors, doubt: None, after: None };
     api.open(testing::DISK, CYCLE, request).await.unwrap();
     api.inner.lock().calls = 0;
     Rig { disk, api, journal }
@@ -43,13 +43,12 @@ impl Rig {
         let (_, planned) = self.journal.plan().unwrap();
         let (mut image, mut sectors, mut next) = (vec![0xaa; self.disk.data().len()], SectorBitmap::new(), 0);
         let mut decoder = BlockDecoder::new(planned.count());
-        for stored in self.journal.stored().values() {
+        for stored in self.journal.stored().iter() {
             assert_eq!(stored.first, next, "no gap and no overlap");
             let (_, bytes) = &self.api.inner.lock().segments[&segment_name(BlockNo(stored.first), &stored.salt.0)];
             assert_eq!((Digest::of(bytes), bytes.len() as u64), (stored.hash, stored.len));
             let segment = Segment::parse(bytes).unwrap();
             let key = segment.key(&testing::key());
-            assert_eq!(subtrees(BlockNo(stored.first), &segment.block_cvs(&key).unwrap()), stored.subtrees);
             for position in 0..segment.blocks() as usize {
                 let write = |extent: Extent, data: FrameData<'_>| -> Result<(), FormatError> {
                     let range = extent.start.offset() as usize..extent.end().offset() as usize;
@@ -69,15 +68,15 @@ impl Rig {
     }
 
     /// What was shipped is the plan's sectors as the disk holds them, and nothing else.
-    fn check(&self) {
-        let (_, planned) = self.journal.plan().unwrap();
+    fn check(&mut self) {
+        let planned = self.journal.plan().unwrap().1.clone();
         let (sectors, image) = self.shipped();
-        assert_eq!(sectors, *planned);
+        assert_eq!(sectors, planned);
         let data = self.disk.data();
         let range = |run: Extent| run.start.offset() as usize..run.end().offset() as usize;
         assert!(planned.runs().all(|run| image[range(run)] == data[range(run)]), "as the disk holds them");
         let stream: Vec<u8> = planned.runs().flat_map(|run| data[range(run)].to_vec()).collect();
-        assert_eq!(self.journal.digest().finish(), Digest::of(&stream));
+        assert_eq!(self.journal.digest().unwrap().finish(), Digest::of(&stream));
     }
 }
 
@@ -115,7 +114,7 @@ async fn goes_on_behind_a_cut_at_any_call() {
             rig.api.inner.lock().faults = failing.map(|n| (n, fault)).collect();
             for seed in 1.. {
                 rig.disk.take_reads();
-                let stored = rig.journal.digest().blocks();
+                let stored = rig.journal.stored().blocks();
                 let result = rig.ship(seed).await;
                 let read: u64 = rig.disk.take_reads().iter().map(|e| e.len.0).sum();
                 assert!(read <= disk.sectors().0 - stored * 2048, "nothing that is stored is read again");
@@ -138,7 +137,7 @@ async fn when_one_upload_fails_the_others_are_kept() {
     rig.api.inner.lock().faults = BTreeMap::from([first(1), first(5), first(6), first(7), first(8)]);
     let result = rig.ship(1).await;
     if result.is_err() {
-        assert!(rig.journal.stored().len() >= 3, "{:?}", rig.journal.stored().keys());
+        assert!(rig.journal.stored().len() >= 3, "{:?}", rig.journal.stored());
         rig.ship(2).await.unwrap();
     }
     rig.check();
@@ -149,11 +148,11 @@ async fn fills_gaps_in_the_middle_and_reads_nothing_else() {
     let disk = MemDisk::filled(20 << 20, 6);
     let mut rig = rig(disk.clone(), SectorBitmap::full(disk.sectors())).await;
     rig.ship(1).await.unwrap();
-    let firsts: Vec<u64> = rig.journal.stored().keys().copied().collect();
+    let firsts: Vec<u64> = rig.journal.stored().iter().map(|s| s.first).collect();
     assert!(firsts.len() >= 4, "{firsts:?}");
     // The appliance lost two that do not touch, the last among them.
     let gone = [firsts[1], firsts[firsts.len() - 1]];
-    let blocks: u64 = rig.journal.stored().values().filter(|s| gone.contains(&s.first)).map(|s| s.blocks).sum();
+    let blocks: u64 = rig.journal.stored().iter().filter(|s| gone.contains(&s.first)).map(|s| s.blocks).sum();
     rig.journal.keep_stored(|s| !gone.contains(&s.first));
     rig.disk.take_reads();
     rig.ship(2).await.unwrap();
@@ -230,14 +229,15 @@ async fn tells_the_digests_of_whole_grains() {
     }
 }
 
-#[test]
-fn what_is_stored_is_counted_in_bytes_of_the_plan() {
-    let stored = |first, blocks: usize| {
-        let cvs = vec![sluice_proto::stream::BlockCv([0; 32]); blocks];
-        (first, Noted { cycle: CYCLE, first, len: 1, hash: Digest([0; 32]), salt: Digest([0; 32]), cvs }.into())
-    };
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_is_counted_in_bytes_of_the_plan() {
     // Two blocks and a sector.
     let planned = SectorBitmap::from_extents([Extent::new(0, 4097)]);
-    assert_eq!(stored_bytes(&planned, &BTreeMap::from([stored(0, 1)])), 1 << 20);
-    assert_eq!(stored_bytes(&planned, &BTreeMap::from([stored(0, 1), stored(2, 1)])), (1 << 20) + 512);
+    let mut journal = rig(MemDisk::filled(4 << 20, 1), planned.clone()).await.journal;
+    for (first, bytes) in [(0, 1 << 20), (2, (1 << 20) + 512)] {
+        let cvs = vec![sluice_proto::stream::BlockCv([0; 32])];
+        let noted = Noted { cycle: CYCLE, first, len: 1, hash: Digest([0; 32]), salt: Digest([0; 32]), cvs };
+        journal.note_stored(noted).unwrap();
+        assert_eq!(stored_bytes(&planned, journal.stored()), bytes);
+    }
 }

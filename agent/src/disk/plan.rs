@@ -170,6 +170,7 @@ impl DiskAgent {
             tracker: self.tracker.kind(),
             sectors: sluice_proto::SectorCount(0),
             doubt,
+            after: None,
         };
         self.api.open(disk, start.cycle, request).await?;
         let remote = RemoteReference {

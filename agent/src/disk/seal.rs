@@ -3,7 +3,7 @@
 use super::DiskAgent;
 use crate::capture::CaptureError;
 use crate::compare;
-use crate::journal::{JournalError, Plan};
+use crate::journal::{JournalError, Plan, Stored};
 use crate::source::SourceError;
 use sluice_proto::cycle::{Consistency, CycleKind, FailReason, TrackerKind};
 use sluice_proto::manifest::{Manifest, Previous, SegmentEntry};
@@ -32,9 +32,16 @@ impl DiskAgent {
             return Err(self.not_at_rest().into());
         }
         let consistency = self.consistency(&plan, &bitmap, written.as_ref());
-        let digest = self.journal.digest();
-        debug_assert_eq!(digest.blocks(), block_count(bitmap.count()));
-        let segment = |s: &crate::journal::Stored| SegmentEntry {
+        let (digest, blocks) = (self.journal.digest()?, block_count(bitmap.count()));
+        if digest.blocks() != blocks {
+            let text = format!(
+                "segments.log holds {} of the cycle's {blocks} blocks from the first on: something changed it. Start the agent \
+                 again: it sends what is missing",
+                digest.blocks()
+            );
+            return Err(JournalError(text).into());
+        }
+        let segment = |s: Stored| SegmentEntry {
             first: BlockNo(s.first),
             blocks: s.blocks,
             len: ByteCount(s.len),
@@ -55,7 +62,7 @@ impl DiskAgent {
             tracker: plan.tracker,
             disk_bytes: identity.size,
             previous: plan.previous.map(|p| Previous { cycle: p.cycle, manifest: p.manifest }),
-            segments: self.journal.stored().values().map(segment).collect(),
+            segments: self.journal.stored().iter().map(segment).collect(),
             plan: bitmap,
             digest: digest.finish(),
             whole_disk,

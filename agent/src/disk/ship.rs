@@ -6,7 +6,6 @@ use crate::source::SourceError;
 use sluice_proto::cycle::{FailReason, TrackerKind};
 use sluice_proto::wire::{ErrorCode, GiveUp, OpenRequest};
 use sluice_proto::{CycleNo, Digest};
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
@@ -113,15 +112,30 @@ impl DiskAgent {
             tracker: plan.tracker,
             sectors: bitmap.count(),
             doubt: plan.doubt.clone(),
+            after: None,
         };
-        let reply = self.api.open(self.id(), cycle, request).await?;
-        // Two attempts may have stored segments that begin alike.
-        let there: BTreeSet<(u64, Digest, u64)> = reply.stored.iter().map(|s| (s.first.0, s.hash, s.len.0)).collect();
-        self.journal.keep_stored(|s| there.contains(&(s.first, s.hash, s.len)));
+        // Two attempts may have stored segments that begin alike, so that it is by their hashes that they are known.
+        let there = self.stored_there(cycle, request).await?;
+        self.journal.keep_stored(|s| there.binary_search(&s.hash).is_ok());
         if let Some((_, bitmap)) = self.journal.plan() {
             let stored = stored_bytes(bitmap, self.journal.stored());
             self.capture.counts.bytes_stored.store(stored, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The hashes of all segments that the appliance has, sorted. It tells them part by part.
+    async fn stored_there(&self, cycle: CycleNo, mut request: OpenRequest) -> Result<Vec<Digest>, CaptureError> {
+        let mut hashes = Vec::new();
+        loop {
+            let reply = self.api.open(self.id(), cycle, request.clone()).await?;
+            hashes.extend(reply.stored.iter().map(|segment| segment.hash));
+            let last = reply.stored.into_iter().next_back().map(|segment| segment.name);
+            if !reply.more || last <= request.after {
+                hashes.sort_unstable();
+                return Ok(hashes);
+            }
+            request.after = last;
+        }
     }
 }

@@ -6,6 +6,7 @@ mod grown;
 mod stops;
 
 use super::*;
+use crate::capture::CaptureOptions;
 use crate::compare::LocalTable;
 use crate::testing::{self, Dice, Fake, MemDisk, MemRecords, MemTracker};
 use crate::tracker::scan::ScanTracker;
@@ -26,6 +27,8 @@ struct World {
     digests: MemRecords,
     scans: bool,
     suite: Suite,
+    /// What a segment holds.
+    segment_bytes: usize,
     runs: u64,
 }
 
@@ -35,7 +38,8 @@ impl World {
         let (api, stop) = Fake::new(&disk, orders);
         api.inner.lock().busy = Some((disk.clone(), Dice::new(77)));
         let (records, digests) = Default::default();
-        Self { disk, api, stop, records, digests, scans: false, suite: Suite::Aes256Gcm, runs: 0 }
+        let segment_bytes = CaptureOptions::default().segment_bytes;
+        Self { disk, api, stop, records, digests, scans: false, suite: Suite::Aes256Gcm, segment_bytes, runs: 0 }
     }
 
     /// The agent is started; the kernel's tracking went on meanwhile, or there is doubt that it did.
@@ -56,7 +60,8 @@ impl World {
             let envelope = testing::envelope(journal.identity().generation.next());
             journal.grow(self.disk.bytes(), &testing::key(), envelope).map_err(failed)?;
         }
-        let capture = testing::capture(&self.disk, &self.api, self.suite, self.runs);
+        let mut capture = testing::capture(&self.disk, &self.api, self.suite, self.runs);
+        capture.options.segment_bytes = self.segment_bytes;
         let (tracker, table): (Box<dyn Tracker>, _) = match self.scans {
             true => {
                 let records = Box::new(self.digests.clone());

@@ -1,6 +1,6 @@
 //! Records as files in a folder.
 
-use super::{JournalError, Records};
+use super::{EachEntry, JournalError, Records};
 use sluice_platform::append_log::AppendLog;
 use sluice_platform::durable;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ impl FolderRecords {
 
     fn log(&mut self, name: &str) -> Result<&mut AppendLog, JournalError> {
         if !self.logs.contains_key(name) {
-            let (log, _) = AppendLog::open(&self.folder.join(name)).map_err(failed)?;
+            let (log, _) = AppendLog::open_each(&self.folder.join(name), |_| {}).map_err(failed)?;
             self.logs.insert(name.to_owned(), log);
         }
         self.logs.get_mut(name).ok_or_else(|| JournalError(format!("{name}: not open")))
@@ -55,11 +55,16 @@ impl Records for FolderRecords {
         }
     }
 
-    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
-        self.logs.remove(name);
-        let (log, found) = AppendLog::open(&self.folder.join(name)).map_err(failed)?;
-        self.logs.insert(name.to_owned(), log);
-        Ok(found.records)
+    fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
+        let mut result = Ok(());
+        self.log(name)?
+            .for_each(|entry| {
+                if result.is_ok() {
+                    result = each(entry);
+                }
+            })
+            .map_err(failed)?;
+        result
     }
 
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {

@@ -5,9 +5,9 @@ use crate::tracker::TrackingEpoch;
 use serde::{Deserialize, Serialize};
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
-use sluice_proto::stream::{BlockCv, Subtree, subtrees};
+use sluice_proto::stream::BlockCv;
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation};
+use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, Generation};
 
 /// The version of these records that this agent writes. Change log: 1, the first.
 const VERSION: u32 = 1;
@@ -198,32 +198,5 @@ impl Noted {
             salt: Digest(digest(&head[56..88])?),
             cvs: cvs.chunks_exact(32).map(|cv| digest(cv).map(BlockCv)).collect::<Result<_, _>>()?,
         })
-    }
-}
-
-/// A segment that the appliance has. There may be a million blocks in a cycle, so they are kept as few subtrees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Its cycle.
-    pub cycle: CycleNo,
-    /// Its first block.
-    pub first: u64,
-    /// How many blocks it holds.
-    pub blocks: u64,
-    /// Its length in bytes.
-    pub len: u64,
-    /// BLAKE3 of its bytes.
-    pub hash: Digest,
-    /// The salt of its attempt.
-    pub salt: Digest,
-    /// What its blocks come to in the stream's digest.
-    pub subtrees: Vec<Subtree>,
-}
-
-impl From<Noted> for Stored {
-    fn from(noted: Noted) -> Self {
-        let Noted { cycle, first, len, hash, salt, cvs } = noted;
-        let subtrees = subtrees(BlockNo(first), &cvs);
-        Self { cycle, first, blocks: cvs.len() as u64, len, hash, salt, subtrees }
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     /// The source, to be written while cycles run.
     pub(crate) busy: Option<(MemDisk, Dice)>,
     pub(crate) put_delay: Duration,
+    /// Segments that it tells of at once.
+    pub(crate) told_max: usize,
     pub(crate) read_rate: Option<u64>,
     pub(crate) calls: u64,
     pub(crate) puts: u64,
@@ -87,6 +89,7 @@ impl Fake {
             forged: None,
             busy: None,
             put_delay: Duration::from_millis(10),
+            told_max: usize::MAX,
             read_rate: None,
             calls: 0,
             puts: 0,
@@ -195,8 +198,11 @@ impl Inner {
             }
             self.segments.clear();
         }
+        let after = request.after.clone().unwrap_or_default();
         self.turn(cycle)?.1 = Some(request);
-        Ok(OpenReply { stored: self.segments.values().map(|(stored, _)| stored.clone()).collect() })
+        let mut told = self.segments.range(after.clone()..).filter(|(name, _)| **name != after);
+        let stored = told.by_ref().take(self.told_max).map(|(_, (stored, _))| stored.clone()).collect();
+        Ok(OpenReply { stored, more: told.next().is_some() })
     }
 
     fn put(&mut self, cycle: CycleNo, name: &str, bytes: Bytes) -> ApiResult<StoredSegment> {

@@ -1,6 +1,6 @@
 //! Records in memory, and a process that dies at a chosen one of its changes to them.
 
-use crate::journal::{JournalError, Records};
+use crate::journal::{EachEntry, JournalError, Records};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,9 +92,12 @@ impl Records for MemRecords {
         })
     }
 
-    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
+    fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
         let inner = self.0.lock();
-        if inner.dead { Err(dead()) } else { Ok(inner.logs.get(name).cloned().unwrap_or_default()) }
+        if inner.dead {
+            return Err(dead());
+        }
+        inner.logs.get(name).into_iter().flatten().try_for_each(|entry| each(entry))
     }
 
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {

@@ -1,12 +1,13 @@
 //! One disk's state in memory.
 
 use super::bell::Bell;
+use super::stored::StoredSegments;
 use crate::repository::{CycleRecord, DiskRecord};
 use sluice_proto::stream::block_count;
 use sluice_proto::units::BLOCK_SECTORS;
-use sluice_proto::wire::{CycleRef, StoredSegment};
+use sluice_proto::wire::CycleRef;
 use sluice_proto::{CycleNo, DiskId, SectorCount};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -96,15 +97,15 @@ pub(super) struct DiskState {
 #[derive(Clone, Debug)]
 pub(super) struct OpenCycle {
     pub(super) record: CycleRecord,
-    /// What is recorded as stored, by name.
-    pub(super) segments: BTreeMap<String, StoredSegment>,
+    /// What is recorded as stored.
+    pub(super) segments: StoredSegments,
     /// Parts of the digests that are in the store.
     pub(super) digests: BTreeSet<u64>,
 }
 
 impl OpenCycle {
     pub(super) fn new(record: CycleRecord) -> Self {
-        Self { record, segments: BTreeMap::new(), digests: BTreeSet::new() }
+        Self { record, segments: StoredSegments::default(), digests: BTreeSet::new() }
     }
 
     /// The cycle and its manifest, once committed.
@@ -114,8 +115,7 @@ impl OpenCycle {
 
     /// How many planned sectors lie in stored segments. A block that was stored twice counts twice, up to the whole.
     pub(super) fn sectors_stored(&self) -> SectorCount {
-        let blocks: u64 = self.segments.values().map(|s| s.blocks).fold(0, u64::saturating_add);
-        SectorCount(blocks.saturating_mul(BLOCK_SECTORS).min(self.record.sectors.0))
+        SectorCount(self.segments.blocks().saturating_mul(BLOCK_SECTORS).min(self.record.sectors.0))
     }
 
     /// How many blocks the cycle's stream has.

@@ -157,12 +157,7 @@ impl Inner {
 }
 
 fn check_segments(open: &OpenCycle, claimed: &Manifest) -> Reply<()> {
-    let missing = claimed.segments.iter().find(|entry| {
-        !open.segments.get(&entry.name()).is_some_and(|stored| {
-            (stored.first, stored.blocks, stored.len, stored.hash) == (entry.first, entry.blocks, entry.len, entry.hash)
-        })
-    });
-    match missing {
+    match claimed.segments.iter().find(|entry| !open.segments.has(entry)) {
         None => Ok(()),
         Some(entry) => {
             let message = format!("segment {} is not stored, or with other bytes; send it first", entry.name());

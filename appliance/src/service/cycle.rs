@@ -25,7 +25,7 @@ pub(super) fn digests_key(open: &OpenCycle, part: u64) -> String {
 }
 
 impl Service {
-    /// Opens a planned cycle; asked again it tells what is stored. Another plan than before takes the place of the one
+    /// Opens a planned cycle; asked again it tells what is stored, part by part. Another plan than before takes the place of the one
     /// before, of which nothing is kept.
     ///
     /// # Errors
@@ -49,7 +49,9 @@ impl Service {
             }
         }
         inner.work_changed();
-        Ok(OpenReply { stored: state.open(cycle)?.segments.values().cloned().collect() })
+        let mut after = state.open(cycle)?.segments.after(request.after.as_deref().unwrap_or_default());
+        let stored = after.by_ref().take(inner.settings.segments_told_max.get()).collect();
+        Ok(OpenReply { stored, more: after.next().is_some() })
     }
 
     /// Ends a cycle that the agent can't finish.
@@ -131,7 +133,7 @@ impl Inner {
             // A manifest may lie there whose commit was not recorded. Not by the janitor: it must be gone before the next.
             let gone = self.ports.store.delete(&format!("{folder}/{MANIFEST_NAME}")).await;
             gone.map_err(store_failed)?;
-            let names: Vec<String> = open.segments.keys().cloned().collect();
+            let names = open.segments.names();
             let forgotten = self.ports.repository.forget_segments(disk.disk, cycle.cycle, Some(&names)).await;
             forgotten.map_err(repository_failed)?;
             self.janitor.delete_all(&folder, names);

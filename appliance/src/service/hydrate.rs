@@ -12,7 +12,8 @@ use sluice_proto::cycle::{CycleKind, Event as CycleEvent, State as CycleState};
 use sluice_proto::header::{Header, ObjectKind};
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::wire::{
-    AppliedRequest, ClaimReply, ErrorCode, Lease, Outcome, VerdictRequest, WAIT_MS_MAX, Work, WorkReply, WorkRequest,
+    AppliedRequest, ClaimReply, ErrorCode, Lease, Outcome, SEGMENTS_TOLD_MAX, StoredSegment, VerdictRequest,
+    WAIT_MS_MAX, Work, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::time::Duration;
@@ -20,8 +21,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// Changes that follow each other so closely are told in one reply.
 const GATHER: Duration = Duration::from_millis(20);
-/// The reply names each segment of a cycle that is being shipped: the more there are, the less often it is made.
+/// The reply names segments of cycles that are being shipped: the more there are, the less often it is made.
 const SEGMENTS_PER_MS: usize = 40;
+/// So many of a cycle at most, 32 GiB of what does not compress; fewer where there are many disks.
+const SEGMENTS_SHOWN_MAX: usize = 8192;
+/// And never so few that they could all be ones that a hydrator has applied and not told of: it goes on by 32 at a time, and
+/// tells of those before the next.
+const SEGMENTS_SHOWN_MIN: usize = 128;
 
 impl Service {
     /// Waits until the work of this hydrator is another than what it has seen.
@@ -44,10 +50,12 @@ impl Service {
         }
         let revision = bell.newest();
         let mut work = Vec::new();
-        for cell in self.inner.all_cells() {
+        let cells = self.inner.all_cells();
+        let shown_max = shown_max(cells.len());
+        for cell in cells {
             let state = cell.lock().await;
             if let Some(open) = state.open.as_ref().filter(|_| state.may_hydrate(who)) {
-                work.push(work_of(&state, open));
+                work.push(work_of(&state, open, shown_max));
             }
         }
         Ok(WorkReply { revision, work })
@@ -123,6 +131,10 @@ impl Service {
             inner.ports.repository.save(&state.record, Some(&record)).await.map_err(repository_failed)?;
             if let Some(open) = &mut state.open {
                 open.record = record;
+                // There may be some that were not shown until now.
+                if open.segments.count_from(open.record.applied, SEGMENTS_SHOWN_MIN) == SEGMENTS_SHOWN_MIN {
+                    inner.work_changed();
+                }
             }
         }
         inner.janitor.delete_all(&cycle_folder(disk, request.generation, cycle), names);
@@ -199,11 +211,12 @@ impl Service {
 impl Inner {
     /// In milliseconds, how long replies about so many segments are to be held back.
     async fn segments_shown(&self) -> u64 {
-        let mut segments = 0;
-        for cell in self.all_cells() {
+        let (mut segments, cells) = (0, self.all_cells());
+        let shown_max = shown_max(cells.len());
+        for cell in cells {
             let state = cell.lock().await;
             let open = state.open.as_ref().filter(|open| shows_segments(open));
-            segments += open.map_or(0, |o| o.segments.values().filter(|s| s.first >= o.record.applied).count());
+            segments += open.map_or(0, |open| open.segments.count_from(open.record.applied, shown_max));
         }
         (segments / SEGMENTS_PER_MS) as u64
     }
@@ -214,10 +227,19 @@ fn shows_segments(open: &OpenCycle) -> bool {
     matches!(open.record.state, CycleState::Capturing | CycleState::Shipping)
 }
 
-fn work_of(state: &DiskState, open: &OpenCycle) -> Work {
+/// Of how many segments of each of so many disks is told.
+fn shown_max(disks: usize) -> usize {
+    (2 * SEGMENTS_TOLD_MAX.get() / disks.max(1)).clamp(SEGMENTS_SHOWN_MIN, SEGMENTS_SHOWN_MAX)
+}
+
+/// The first of what is still to be applied or checked: what comes behind is told when these are done, or found in the manifest.
+fn shown(open: &OpenCycle, most: usize) -> impl Iterator<Item = StoredSegment> {
+    let most = if shows_segments(open) { most } else { 0 };
+    open.segments.from(open.record.applied).take(most)
+}
+
+fn work_of(state: &DiskState, open: &OpenCycle, shown_max: usize) -> Work {
     let (disk, cycle) = (&state.record, &open.record);
-    let to_apply = open.segments.values().filter(|segment| segment.first >= cycle.applied);
-    let stored = if shows_segments(open) { to_apply.cloned().collect() } else { Vec::new() };
     Work {
         disk: disk.disk,
         name: disk.name.clone(),
@@ -228,7 +250,7 @@ fn work_of(state: &DiskState, open: &OpenCycle) -> Work {
         kind: cycle.kind,
         state: cycle.state,
         sectors: cycle.sectors,
-        stored,
+        stored: shown(open, shown_max).collect(),
         applied: cycle.applied,
         manifest: cycle.manifest,
         verified: disk.verified,

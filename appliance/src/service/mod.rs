@@ -22,6 +22,7 @@ mod operate;
 mod recover;
 mod register;
 mod segments;
+mod stored;
 mod views;
 
 #[cfg(test)]
@@ -40,7 +41,7 @@ use parking_lot::Mutex;
 use sluice_cache_store::CacheStore;
 use sluice_proto::DiskId;
 use sluice_proto::env::Clock;
-use sluice_proto::wire::{PolicyView, WireError};
+use sluice_proto::wire::{PolicyView, SEGMENTS_TOLD_MAX, WireError};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -79,6 +80,8 @@ pub struct Settings {
     pub silence_max: Duration,
     /// Ended cycles that are remembered for each disk.
     pub history: u32,
+    /// Segments that an agent is told of at once.
+    pub segments_told_max: NonZeroUsize,
 }
 
 impl Default for Settings {
@@ -95,6 +98,7 @@ impl Default for Settings {
             disks_per_agent_max: 1024,
             silence_max: Duration::from_secs(90),
             history: 1000,
+            segments_told_max: SEGMENTS_TOLD_MAX,
         }
     }
 }

@@ -87,9 +87,9 @@ impl Inner {
         let mut gone = Vec::new();
         for segment in recorded {
             let applied = segment.first.0 + segment.blocks <= open.record.applied.0;
-            match !shipping || applied || there.get(segment.name.as_str()) == Some(&segment.len.0) {
-                true => drop(open.segments.insert(segment.name.clone(), segment)),
-                false => gone.push(segment.name),
+            let is_there = !shipping || applied || there.get(segment.name.as_str()) == Some(&segment.len.0);
+            if !is_there || open.segments.insert(&segment).is_err() {
+                gone.push(segment.name);
             }
         }
         open.digests = there.keys().filter_map(|name| name.strip_prefix("digests-")?.parse().ok()).collect();
@@ -101,7 +101,7 @@ impl Inner {
             self.ports.repository.forget_segments(open.record.disk, open.record.cycle, Some(&gone)).await?;
             open.record.sectors_stored = open.sectors_stored();
         }
-        let orphans = there.keys().filter(|name| name.ends_with(".seg") && !open.segments.contains_key(**name));
+        let orphans = there.keys().filter(|name| name.ends_with(".seg") && open.segments.get(name).is_none());
         self.janitor.delete_all(&folder, orphans.map(|name| (*name).to_owned()).collect());
         state.open = Some(open);
         if shipping && there.contains_key(MANIFEST_NAME) {

@@ -123,13 +123,13 @@ impl Inner {
         let mut cycle = open.record.clone();
         cycle.state = cycle.state.on(CycleEvent::SegmentStored).map_err(impossible)?;
         cycle.bytes_sent.0 += segment.len.0;
-        let before = open.segments.insert(segment.name.clone(), segment.clone());
+        let Ok(before) = open.segments.insert(segment) else {
+            return refuse(ErrorCode::Corrupt, format!("{} is no segment's name", segment.name));
+        };
         cycle.sectors_stored = open.sectors_stored();
         if let Err(error) = self.ports.repository.add_segment(&cycle, segment).await {
-            match before {
-                Some(before) => open.segments.insert(before.name.clone(), before),
-                None => open.segments.remove(&segment.name),
-            };
+            open.segments.remove(&segment.name);
+            let _ = before.map(|before| open.segments.insert(&before));
             return Err(repository_failed(error));
         }
         open.record = cycle;
@@ -142,7 +142,7 @@ impl Inner {
 /// Whether the segment may be stored now; true where it is stored already.
 fn check_turn(open: &OpenCycle, segment: &StoredSegment) -> Reply<bool> {
     if let Some(known) = open.segments.get(&segment.name) {
-        if known == segment {
+        if known == *segment {
             return Ok(true);
         }
         let message = format!("segment {} is stored with other bytes; send them with a new salt", segment.name);

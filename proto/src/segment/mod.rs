@@ -43,6 +43,16 @@ pub fn segment_name(first: BlockNo, salt: &[u8; 32]) -> String {
     name + ".seg"
 }
 
+/// What [`segment_name`] made a name of: the first block and the first bytes of the salt; `None` for any other name.
+pub fn parse_segment_name(name: &str) -> Option<(BlockNo, [u8; 8])> {
+    let (first, salt) = name.strip_prefix('s')?.strip_suffix(".seg")?.split_once('-')?;
+    let salt = u64::from_str_radix(salt, 16).ok()?.to_be_bytes();
+    let first = BlockNo(first.parse().ok()?);
+    let mut whole = [0; 32];
+    whole[..8].copy_from_slice(&salt);
+    (segment_name(first, &whole) == name).then_some((first, salt))
+}
+
 /// How a frame carries its sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FrameKind {

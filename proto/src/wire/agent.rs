@@ -134,6 +134,9 @@ pub struct OpenRequest {
     pub sectors: SectorCount,
     /// Why a delta became a resync, in words.
     pub doubt: Option<String>,
+    /// The last name of the answer before, where that said that there is more: it is told from behind this one on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// A segment that is safely in the cache store.
@@ -156,8 +159,11 @@ pub struct StoredSegment {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenReply {
-    /// What need not be sent again.
+    /// What need not be sent again, ascending by name; [`SEGMENTS_TOLD_MAX`](super::SEGMENTS_TOLD_MAX) at most.
     pub stored: Vec<StoredSegment>,
+    /// There is more: the agent asks again, from behind the last of these on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// The agent can't finish a cycle: it has failed, and its sectors go into the next.

@@ -45,7 +45,8 @@ pub struct Work {
     /// How many sectors are planned.
     pub sectors: SectorCount,
     /// What is stored of an initial cycle that is still being shipped: it may be applied ahead of its commit, as there is
-    /// nothing on the target yet that it could harm. Empty for every other cycle.
+    /// nothing on the target yet that it could harm. Of every other cycle what may be checked ahead. Only the first, ascending,
+    /// where there are many: the others follow when these are applied, or are found in the manifest.
     pub stored: Vec<StoredSegment>,
     /// Blocks of an initial cycle, from the first on, that a hydrator has durably applied: their segments may be gone from
     /// the store, and are not named in `stored`.

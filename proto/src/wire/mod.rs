@@ -8,6 +8,8 @@ mod error;
 mod hydrator;
 mod operator;
 
+use std::num::NonZeroUsize;
+
 pub use agent::{
     CycleRef, DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, RegisterRequest, Start,
     StoredSegment, Verdict,
@@ -18,7 +20,9 @@ pub use operator::{CycleView, DiskView, PolicyView, WindowView};
 
 /// The version of the API that this Sluice speaks; the first part of every path. Change log: 1, the first.
 pub const API_VERSION: u16 = 1;
-/// The largest JSON body that either end accepts, in bytes. An open reply names each stored segment of a cycle.
+/// The largest JSON body that either end accepts, in bytes.
 pub const JSON_BYTES_MAX: usize = 64 << 20;
+/// Segments that one answer names at most: some 11 MiB of JSON. A first copy of a large disk has millions of them.
+pub const SEGMENTS_TOLD_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 /// The longest that a request may ask to be held open, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 30_000;

@@ -5,13 +5,16 @@ use crate::apply::{Environment, Failure, Report, Session, Stop};
 use sluice_client::{ApiError, HydratorApi};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Outcome, VerdictRequest, Work};
-use sluice_proto::{CycleNo, Digest, DiskId, Generation};
+use sluice_proto::{BlockNo, CycleNo, Digest, DiskId, Generation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long a disk is left to another hydrator that took it over.
 const LOST_PAUSE: Duration = Duration::from_secs(60);
+/// Applied segments of which the appliance may not know yet: a step's. It shows four times as many, so that there are
+/// always some to go on with.
+const UNTOLD_MAX: usize = 32;
 
 /// What comes after a step.
 enum Next {
@@ -49,6 +52,8 @@ pub(super) struct DiskTask {
     claimed: Option<(CycleNo, Lease)>,
     /// Segments of that cycle that were applied under that claim, and of which the appliance does not know it yet.
     untold: Vec<String>,
+    /// Up to where the appliance was told under that claim that the cycle is applied.
+    told: BlockNo,
 }
 
 impl DiskTask {
@@ -63,6 +68,7 @@ impl DiskTask {
             compared: None,
             claimed: None,
             untold: Vec::new(),
+            told: BlockNo(0),
         }
     }
 
@@ -147,6 +153,7 @@ impl DiskTask {
             Ok(claim) => {
                 self.claimed = Some((work.cycle, claim.lease));
                 self.untold.clear();
+                self.told = BlockNo(0);
                 Ok(claim.lease)
             }
             Err(error) => Err(refused(&error)),
@@ -244,14 +251,33 @@ impl DiskTask {
             // Not to be had before the commit: it is applied after it then.
             Err(next) => return next,
         };
-        if !self.untold.is_empty() {
-            return self.tell_applied(work, lease).await;
-        }
         let Some(session) = &mut self.session else { return Next::Go };
-        match session.stream(work).await {
+        // What the step before has proven is told while this one is made, but for what piles up. After a restart nobody knows
+        // which of several attempts it was, but up to where: the appliance shows what lies behind that.
+        let end = session.ledger().applied_end(work.cycle, work.generation);
+        let request = AppliedRequest { generation: work.generation, lease, end, names: self.untold.clone() };
+        let news = !request.names.is_empty() || end > work.applied.max(self.told);
+        let step = async {
+            match self.untold.len() > UNTOLD_MAX {
+                true => Ok(Some(Vec::new())),
+                false => session.stream(work).await,
+            }
+        };
+        let tell = async { if news { tell_applied(&*self.api, work, request).await } else { Next::Go } };
+        let (result, told) = tokio::join!(step, tell);
+        if !matches!(told, Next::Retry(_)) {
+            self.untold.clear();
+            self.told = end;
+        }
+        match result {
+            _ if matches!(told, Next::Lost) => told,
+            Ok(names) if !matches!(told, Next::Go) => {
+                self.untold.extend(names.into_iter().flatten());
+                told
+            }
             Ok(Some(names)) => {
                 self.untold = names;
-                self.tell_applied(work, lease).await
+                Next::Go
             }
             Ok(None) => Next::Rest,
             Err(Stop::Later(why)) => Next::Retry(why),
@@ -261,29 +287,20 @@ impl DiskTask {
             }
         }
     }
+}
 
-    /// Tells the appliance which segments the cache store need keep no longer. A word that was refused for now is kept: nobody
-    /// else knows which of several attempts at one place was applied, and untold they would fill the cache store until the
-    /// cycle ends.
-    async fn tell_applied(&mut self, work: &Work, lease: Lease) -> Next {
-        if self.untold.is_empty() {
-            return Next::Go;
+/// Tells the appliance which segments the cache store need keep no longer. A word that was refused for now is to be kept:
+/// nobody else knows which of several attempts at one place was applied, and untold they would fill the cache store until the
+/// cycle ends.
+async fn tell_applied(api: &dyn HydratorApi, work: &Work, request: AppliedRequest) -> Next {
+    match api.applied(work.disk, work.cycle, request).await {
+        Err(error) if error.code() == Some(ErrorCode::LeaseLost) => Next::Lost,
+        Err(error) if error.may_pass() => Next::Retry(error.to_string()),
+        Err(error) => {
+            tracing::debug!(disk = %work.disk, %error, "applied segments stay in the cache store, and go with their cycle");
+            Next::Go
         }
-        let end =
-            self.session.as_ref().map(|s| s.ledger().applied_end(work.cycle, work.generation)).unwrap_or_default();
-        let names = self.untold.clone();
-        let request = AppliedRequest { generation: work.generation, lease, end, names };
-        let next = match self.api.applied(work.disk, work.cycle, request).await {
-            Err(error) if error.code() == Some(ErrorCode::LeaseLost) => Next::Lost,
-            Err(error) if error.may_pass() => return Next::Retry(error.to_string()),
-            Err(error) => {
-                tracing::debug!(disk = %self.disk, %error, "applied segments stay in the cache store, and go with their cycle");
-                Next::Go
-            }
-            Ok(()) => Next::Go,
-        };
-        self.untold.clear();
-        next
+        Ok(()) => Next::Go,
     }
 }
 

@@ -66,9 +66,15 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "what is stored is shipped again",
-        file: "agent/src/journal.rs",
-        from: "let kept = *first >= behind && keep(segment);",
-        to: "let kept = *first >= behind && keep(segment) && behind > u64::MAX - 1;",
+        file: "agent/src/journal/stored.rs",
+        from: "let kept = entry.first >= behind && keep(&entry.told(salts));",
+        to: "let kept = entry.first >= behind && keep(&entry.told(salts)) && behind > u64::MAX - 1;",
+    },
+    Mutation {
+        name: "of a list that is told in parts the first is taken for all",
+        file: "agent/src/disk/ship.rs",
+        from: "if !reply.more || last <= request.after {",
+        to: "if !reply.more || last.is_some() {",
     },
     Mutation {
         name: "what was read back is not compared",

@@ -6,10 +6,10 @@ use crate::target::Medium;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_proto::cycle::{Consistency, CycleKind};
-use sluice_proto::keys::DataKey;
+use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::manifest::Manifest;
 use sluice_proto::segment::Segment;
-use sluice_proto::{CycleNo, Digest, FormatError, FormatErrorKind, Generation};
+use sluice_proto::{CycleNo, Digest, FormatError, FormatErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -19,7 +19,10 @@ struct Inner {
     disk: ModelDisk,
     medium: Medium,
     agent: Files,
-    keys: BTreeMap<Generation, DataKey>,
+    /// Of every generation that was begun, also where that was cut off: the newest last.
+    keys: Vec<DataKey>,
+    /// The key that the appliance knows for the newest generation.
+    registered: Option<KeyEnvelope>,
     /// Manifests, and when each was first sent.
     manifests: BTreeMap<Digest, (Manifest, Instant)>,
     judged: BTreeSet<Digest>,
@@ -70,6 +73,8 @@ pub struct Judgement {
     pub twins: bool,
     /// Whether there were policies with limits on rates.
     pub limits: bool,
+    /// Whether the source grew.
+    pub grows: bool,
 }
 
 impl Checker {
@@ -80,7 +85,8 @@ impl Checker {
             disk,
             medium,
             agent,
-            keys: BTreeMap::from([(Generation(1), key)]),
+            keys: vec![key],
+            registered: None,
             manifests: BTreeMap::new(),
             judged: BTreeSet::new(),
             proven: None,
@@ -107,8 +113,18 @@ impl Checker {
     }
 
     /// The data key of a generation that begins.
-    pub fn new_key(&self, generation: Generation, key: DataKey) {
-        self.0.lock().keys.insert(generation, key);
+    pub fn new_key(&self, key: DataKey) {
+        self.0.lock().keys.push(key);
+    }
+
+    /// The appliance has taken a generation's key.
+    pub fn registered(&self, envelope: KeyEnvelope) {
+        self.0.lock().registered = Some(envelope);
+    }
+
+    /// Whether this is the key that the appliance knows.
+    pub fn is_registered(&self, envelope: &KeyEnvelope) -> bool {
+        self.0.lock().registered.as_ref() == Some(envelope)
     }
 
     /// The agent sends a segment: none of its blocks may be journalled as stored already.
@@ -135,7 +151,7 @@ impl Checker {
     pub fn committed(&self, cycle: CycleNo, bytes: &Bytes) {
         self.note(&format!("commit {}", cycle.0));
         let mut inner = self.0.lock();
-        let manifest = inner.keys.values().rev().map(|key| Manifest::decode(bytes, key)).find(Result::is_ok);
+        let manifest = inner.keys.iter().rev().map(|key| Manifest::decode(bytes, key)).find(Result::is_ok);
         match manifest.unwrap_or_else(|| Err(FormatError::new(FormatErrorKind::Forged, "no key opens it"))) {
             Ok(manifest) => _ = inner.manifests.entry(Digest::of(bytes)).or_insert((manifest, Instant::now())),
             Err(error) => inner.violations.push(format!("{cycle:?}: manifest: {error}")),
@@ -163,6 +179,10 @@ impl Checker {
         // Nothing swaps between a plan and its commit: the last swap before is the plan's.
         let Some(swap) = disk.swap_before(committed) else { return self.violation("a cycle without a swap") };
         let contents = medium.contents();
+        if contents.len() as u64 != found.disk_bytes.0 {
+            let text = format!("{cycle:?}: a target of {} bytes for a source of {}", contents.len(), found.disk_bytes);
+            return self.violation(text);
+        }
         let mut values = Vec::new();
         for (sector, bytes) in contents.chunks(512).enumerate() {
             let sector = sector as u64;

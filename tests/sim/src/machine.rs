@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_agent::journal::{JournalError, Records};
+use sluice_agent::journal::{EachEntry, JournalError, Records};
 use sluice_cache_store::{CacheStore, Listed, StoreError, StoreErrorKind};
 use sluice_hydrator::state::{StateError, StateStore};
 use std::collections::BTreeMap;
@@ -98,8 +98,8 @@ impl Records for SimRecords {
             files.logs.lock().remove(name);
         })
     }
-    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
-        Ok(self.files.logs.lock().get(name).cloned().unwrap_or_default())
+    fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
+        self.files.logs.lock().get(name).into_iter().flatten().try_for_each(|entry| each(entry))
     }
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {
         self.change(|files| files.logs.lock().entry(name.into()).or_default().push(entry.to_vec()))

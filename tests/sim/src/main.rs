@@ -87,8 +87,8 @@ fn report(seeds: u64, judged: &[(u64, Judgement)]) -> anyhow::Result<()> {
     let sum = |count: fn(&Judgement) -> u64| judged.iter().map(|(_, judgement)| count(judgement)).sum::<u64>();
     let (verified, crash) = (sum(|j| j.verified), sum(|j| j.crash_consistent));
     println!("{verified} cycles verified, {crash} of them crash-consistent");
-    let (twins, limits) = (sum(|j| j.twins.into()), sum(|j| j.limits.into()));
-    println!("{twins} seeds with a second hydrator, {limits} with limits on rates");
+    let (twins, limits, grows) = (sum(|j| j.twins.into()), sum(|j| j.limits.into()), sum(|j| j.grows.into()));
+    println!("{twins} seeds with a second hydrator, {limits} with limits on rates, {grows} with a source that grows");
     let passed = sum(|j| j.violations.is_empty().into());
     println!("{passed} passed, {} failed", seeds - passed);
     if passed < seeds {

@@ -78,8 +78,12 @@ impl<T: Clone + Send + Sync + 'static> Wire<T> {
 impl AgentApi for Wire<LocalAgent> {
     async fn register(&self, disk: DiskId, request: RegisterRequest) -> ApiResult<DiskStatus> {
         self.call(|peer| {
-            let request = request.clone();
-            async move { peer.register(disk, request).await }
+            let (request, checker) = (request.clone(), self.checker.clone());
+            async move {
+                let envelope = request.envelope.clone();
+                // Also where nobody hears of it.
+                peer.register(disk, request).await.inspect(|_| checker.registered(envelope))
+            }
         })
         .await
     }

@@ -3,14 +3,16 @@
 //! A write is queued, lands sector by sector, and completes; at each step the simulation may do something else. What a
 //! sector holds is named by a number, from which its 512 bytes follow; 0 is a sector of zeros.
 
+mod tracker;
+
+pub use tracker::SimTracker;
+
 use crate::life::{Life, Step};
 use crate::rng::Rng;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_agent::source::{Source, SourceError};
-use sluice_agent::tracker::{Doubt, Swap, Tracker, TrackerError, TrackingEpoch};
 use sluice_platform::AlignedBuf;
-use sluice_proto::cycle::TrackerKind;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorBitmap, SectorCount};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,6 +88,8 @@ struct Inner {
     /// Swapped out and not released.
     pending: SectorBitmap,
     epoch: u64,
+    /// How many sectors the kernel's tracking was begun for.
+    tracked: u64,
     /// The number of the newest release in this epoch.
     released: u64,
     swaps: Vec<SwapMark>,
@@ -121,6 +125,7 @@ impl ModelDisk {
             current: SectorBitmap::new(),
             pending: SectorBitmap::new(),
             epoch: 1,
+            tracked: sectors,
             released: 0,
             swaps: Vec::new(),
         })))
@@ -197,6 +202,28 @@ impl ModelDisk {
         inner.pending = SectorBitmap::new();
     }
 
+    /// Somebody enlarges the disk. What is new holds zeros or, as on a volume that was used before, data.
+    pub fn grow(&self, by: u64, data: bool) {
+        let now = Instant::now();
+        let mut inner = self.0.lock();
+        for _ in 0..by {
+            let value = if data { inner.next_value } else { 0 };
+            inner.next_value += u64::from(data);
+            inner.values.push(value);
+            inner.settled.push((0, value));
+            inner.history.push(vec![(now, value)]);
+        }
+    }
+
+    /// Tracking is begun anew where the disk has another size than when it was begun.
+    fn track(&self) {
+        let sectors = self.sectors().0;
+        if self.0.lock().tracked != sectors {
+            self.reboot();
+            self.0.lock().tracked = sectors;
+        }
+    }
+
     /// The newest swap at or before `at`.
     pub fn swap_before(&self, at: Instant) -> Option<SwapMark> {
         self.0.lock().swaps.iter().rev().find(|s| s.at <= at).cloned()
@@ -226,6 +253,8 @@ impl ModelDisk {
 pub struct SimSource {
     /// The disk.
     pub disk: ModelDisk,
+    /// How large it was when it was opened.
+    pub size: ByteCount,
     /// The process that reads.
     pub life: Life,
     /// Chance.
@@ -240,13 +269,13 @@ impl Source for SimSource {
         "sim".into()
     }
     fn size(&self) -> ByteCount {
-        self.disk.sectors().bytes()
+        self.size
     }
     fn logical_sector(&self) -> u32 {
         512
     }
     async fn current_size(&self) -> Result<ByteCount, SourceError> {
-        Ok(self.size())
+        Ok(self.disk.sectors().bytes())
     }
     async fn read(&self, extents: &[Extent], mut buf: AlignedBuf) -> (AlignedBuf, Result<(), SourceError>) {
         if self.life.step() != Step::Go {
@@ -277,66 +306,6 @@ impl Source for SimSource {
     }
 }
 
-/// The kernel's tracking as an incarnation of the agent sees it.
-pub struct SimTracker {
-    disk: ModelDisk,
-    life: Life,
-}
-
-impl SimTracker {
-    /// Attaches; the doubt is that of the real tracker.
-    pub fn attach(disk: ModelDisk, life: Life, expect: Option<TrackingEpoch>) -> (Self, Option<Doubt>) {
-        let tracker = Self { disk, life };
-        let doubt = match expect {
-            None => Some(Doubt::Begun),
-            Some(epoch) if epoch == tracker.epoch() => None,
-            Some(_) => Some(Doubt::OtherEpoch),
-        };
-        (tracker, doubt)
-    }
-}
-
-impl Tracker for SimTracker {
-    fn kind(&self) -> TrackerKind {
-        TrackerKind::Ebpf
-    }
-    fn swap(&mut self) -> Result<Swap, TrackerError> {
-        if self.life.step() == Step::NotDone {
-            return Ok(Swap { dirty: SectorBitmap::new(), doubt: None });
-        }
-        let mut inner = self.disk.0.lock();
-        let current = std::mem::take(&mut inner.current);
-        inner.pending.union_with(&current);
-        let values = inner.settled.iter().map(|(_, value)| *value).collect();
-        let mark = SwapMark { at: Instant::now(), values, in_flight: inner.in_flight.clone() };
-        inner.swaps.push(mark);
-        Ok(Swap { dirty: inner.pending.clone(), doubt: None })
-    }
-    fn peek(&mut self) -> Result<Swap, TrackerError> {
-        Ok(Swap { dirty: self.disk.0.lock().current.clone(), doubt: None })
-    }
-    fn release(&mut self, number: u64) -> Result<(), TrackerError> {
-        let step = self.life.step();
-        if step == Step::NotDone {
-            return Ok(());
-        }
-        let mut inner = self.disk.0.lock();
-        inner.released = number;
-        // Cut off behind its end, or after the number was noted.
-        if step == Step::Go || number.is_multiple_of(2) {
-            inner.pending = SectorBitmap::new();
-        }
-        Ok(())
-    }
-    fn epoch(&self) -> TrackingEpoch {
-        let epoch = self.disk.0.lock().epoch;
-        TrackingEpoch { run: [epoch as u8; 16], boot: [epoch as u8; 16] }
-    }
-    fn released(&self) -> u64 {
-        self.disk.0.lock().released
-    }
-}
-
 /// A write somewhere: mostly small and in hot places, now and then large.
 pub fn random_extent(sectors: u64, rng: &Rng) -> Extent {
     let len = match rng.below(10) {
@@ -351,9 +320,8 @@ pub fn random_extent(sectors: u64, rng: &Rng) -> Extent {
 
 /// Writes until told to stop.
 pub async fn workload(disk: ModelDisk, rng: Rng, mut stop: tokio::sync::watch::Receiver<bool>) {
-    let sectors = disk.sectors().0;
     while !*stop.borrow_and_update() {
-        disk.write(random_extent(sectors, &rng), rng.once_in(9), &rng).await;
+        disk.write(random_extent(disk.sectors().0, &rng), rng.once_in(9), &rng).await;
         tokio::time::sleep(rng.pause(60) + Duration::from_millis(1)).await;
     }
 }

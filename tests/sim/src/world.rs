@@ -19,7 +19,8 @@ use sluice_proto::DiskId;
 use sluice_proto::env::Clock;
 use sluice_proto::keys::{DataKey, HydratorKey};
 use sluice_proto::segment::SEGMENT_BYTES_TARGET;
-use sluice_proto::wire::PolicyView;
+use sluice_proto::wire::{PolicyView, SEGMENTS_TOLD_MAX};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -66,6 +67,8 @@ struct World {
     twins_files: Option<Files>,
     /// Chance for policies with limits on rates; `None` in seeds that have no such.
     limits: Option<Rng>,
+    /// Chance for a source that grows; `None` in seeds that have no such.
+    growth: Option<Rng>,
     /// The agent's state as the newest snapshot has it.
     backup: Arc<Mutex<Option<Files>>>,
     /// The agent's state before an older one was put in its place that is of another generation.
@@ -84,6 +87,8 @@ struct World {
     stormy: Arc<Mutex<bool>>,
     /// What a segment holds: in most seeds so little that a cycle has several, as a large disk's has.
     segment_bytes: usize,
+    /// Segments that the appliance tells an agent of at once: in half of the seeds so few that it is asked again.
+    told_max: NonZeroUsize,
 }
 
 /// Runs one seed on a runtime of its own.
@@ -115,7 +120,7 @@ impl World {
         let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), data_key.clone());
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
-        let limits = Rng::new(seed, 3);
+        let (limits, growth) = (Rng::new(seed, 3), Rng::new(seed, 6));
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
             odds: Arc::new(Mutex::new(odds(&rng))),
@@ -125,6 +130,7 @@ impl World {
             hydrator_files: Files::default(),
             twins_files: rng.once_in(4).then(Files::default),
             limits: limits.once_in(3).then_some(limits),
+            growth: growth.once_in(3).then_some(growth),
             backup: Arc::default(),
             newest: Mutex::default(),
             objects: Objects::default(),
@@ -138,6 +144,7 @@ impl World {
             clock: Arc::new(clock),
             stormy: Arc::new(Mutex::new(true)),
             segment_bytes: [1, 500_000, SEGMENT_BYTES_TARGET][Rng::new(seed, 4).below(3) as usize],
+            told_max: if Rng::new(seed, 5).once_in(2) { NonZeroUsize::MIN } else { SEGMENTS_TOLD_MAX },
             rng,
         })
     }
@@ -175,7 +182,12 @@ impl World {
         nodes.iter().for_each(JoinHandle::abort);
         // Whoever drew another number on the way does so here, too: two runs can't differ and have one trace.
         self.checker.note(&format!("chance {:x} {:x}", self.rng.next(), self.entropy.next()));
-        Judgement { twins: self.twins_files.is_some(), limits: self.limits.is_some(), ..self.checker.judgement() }
+        Judgement {
+            twins: self.twins_files.is_some(),
+            limits: self.limits.is_some(),
+            grows: self.growth.is_some(),
+            ..self.checker.judgement()
+        }
     }
 
     /// The operator's policy, again and again until the appliance has it.

@@ -116,3 +116,24 @@ fn a_record_too_large_is_refused_and_changes_nothing() {
     log.append(b"fine").expect("appends");
     assert_eq!(AppendLog::open(&path).expect("opens").1.records, [b"fine".to_vec()]);
 }
+
+#[test]
+fn records_larger_than_the_window_and_many_small_ones_are_read_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let (mut log, _) = AppendLog::open(&path).expect("opens");
+    let sizes =
+        [5, WINDOW_BYTES - 30, WINDOW_BYTES, 3 * WINDOW_BYTES + 7, 0, 100, WINDOW_BYTES / 2, WINDOW_BYTES / 2 + 1];
+    let records: Vec<Vec<u8>> = (1..).zip(sizes).map(|(n, size)| vec![n; size]).collect();
+    records.iter().for_each(|record| log.append(record).expect("appends"));
+    let read = |log: &AppendLog| {
+        let mut found = Vec::new();
+        log.for_each(|record| found.push(record.to_vec())).map(|()| found)
+    };
+    assert_eq!(read(&log).expect("read"), records);
+    assert_eq!(AppendLog::open(&path).expect("opens").1.records, records);
+    // Behind its back: what it has appended must be there.
+    let end = log.size_bytes();
+    log.file.write_all_at(b"?", end - 1).expect("written");
+    assert!(matches!(read(&log), Err(LogError::Damaged { .. })));
+}

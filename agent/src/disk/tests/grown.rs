@@ -215,3 +215,11 @@ async fn a_disk_that_shrank_goes_on_once_it_has_its_size_back() {
     assert_eq!(world.kinds()[2..], [Resync]);
     world.check_equal();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_state_from_before_the_growth_says_so_and_does_not_wait() {
+    let mut world = World::new(&[Initial]);
+    world.api.inner.lock().target.resize(GROWN.next_multiple_of(512) as usize, 0);
+    let ended = tokio::time::timeout(Duration::from_secs(60), world.run()).await.expect("no time makes it right");
+    assert!(matches!(&ended, Err(DiskError::Refused { source, .. }) if source.code() == Some(ErrorCode::WrongState)));
+}

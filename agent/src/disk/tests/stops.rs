@@ -24,12 +24,31 @@ async fn in_the_middle_of_uploads() {
     assert_eq!(stop_after(&mut world, Duration::from_secs(14)).await, Duration::ZERO);
     assert!(world.kinds().is_empty());
     let journal = testing::journal(&world.records, &world.disk).unwrap();
-    let stored = journal.digest().blocks();
+    let stored = journal.stored().blocks();
     assert!(stored > 0, "what was stored is noted");
     world.disk.take_reads();
     world.go_on(&[]).await.unwrap();
     let read: u64 = world.disk.take_reads().iter().map(|e| e.len.0).sum();
     assert_eq!(read, world.disk.sectors().0 - stored * 2048, "and not read again");
+    assert_eq!(world.kinds(), [Initial]);
+    world.go_on(&[Delta, Final]).await.unwrap();
+    world.check_equal();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_is_told_in_parts() {
+    let mut world = World::new(&[Initial]);
+    world.segment_bytes = 1;
+    world.disk.set_read_delay(Duration::from_secs(10));
+    world.api.inner.lock().told_max = 1;
+    // Six blocks are read at once, and the seventh is not there yet.
+    stop_after(&mut world, Duration::from_secs(14)).await;
+    let stored = testing::journal(&world.records, &world.disk).unwrap().stored().clone();
+    assert!(stored.len() > 2, "{stored:?}");
+    world.disk.take_reads();
+    world.go_on(&[]).await.unwrap();
+    let read: u64 = world.disk.take_reads().iter().map(|e| e.len.0).sum();
+    assert_eq!(read, world.disk.sectors().0 - stored.blocks() * 2048, "all of it was asked for");
     assert_eq!(world.kinds(), [Initial]);
     world.go_on(&[Delta, Final]).await.unwrap();
     world.check_equal();

@@ -277,6 +277,7 @@ impl Shipment {
             tracker: TrackerKind::Scan,
             sectors: plan.count(),
             doubt: None,
+            after: None,
         };
         Self { cycle: start.cycle, open, segments, manifest, hash, digest, whole_disk }
     }

@@ -7,8 +7,11 @@ use sluice_cache_store::CacheStore;
 use sluice_client::{AgentApi, HydratorApi, OperatorApi};
 use sluice_proto::cycle::{CycleKind, FailReason, State as CycleState};
 use sluice_proto::disk::State as DiskPhase;
-use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Verdict, WorkRequest};
-use sluice_proto::{BlockNo, CycleNo, Generation};
+use sluice_proto::segment::segment_name;
+use sluice_proto::wire::{
+    AppliedRequest, ErrorCode, JSON_BYTES_MAX, Lease, SEGMENTS_TOLD_MAX, StoredSegment, Verdict, WorkRequest,
+};
+use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, Generation};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -205,6 +208,43 @@ async fn what_is_applied_leaves_the_store_and_is_not_missed() {
     }
     world.agent().commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap();
     world.verify(&shipment).await;
+}
+
+/// The first copy of a disk of many TiB, cut short: 70,000 segments, of which the last 10,000 are not applied yet.
+#[tokio::test(start_paused = true)]
+async fn a_long_list_of_segments_is_told_in_parts() {
+    let mut world = World::new().await;
+    world.register().await;
+    let start = world.start(0).await;
+    let shipment = Shipment::new(&start, &whole(), 1);
+    world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let mut record = world.repository.cycle(DISK, start.cycle).await.unwrap().unwrap();
+    (record.state, record.applied) = (CycleState::Shipping, BlockNo(60_000));
+    let segment = |block: u64| StoredSegment {
+        name: segment_name(BlockNo(block), &[3; 32]),
+        first: BlockNo(block),
+        blocks: 1,
+        len: ByteCount(1),
+        hash: Digest::of(&block.to_le_bytes()),
+    };
+    let all: Vec<StoredSegment> = (0..70_000).map(segment).collect();
+    for stored in &all {
+        world.repository.add_segment(&record, stored).await.unwrap();
+    }
+    for stored in &all[60_000..] {
+        let key = format!("{DISK}/g00000001/c00000001/{}", stored.name);
+        world.store.put(&key, Bytes::from_static(b"?")).await.unwrap();
+    }
+    world.restart().await;
+    let mut request = shipment.open.clone();
+    let first = world.agent().open(DISK, start.cycle, request.clone()).await.unwrap();
+    assert!(serde_json::to_vec(&first).unwrap().len() < JSON_BYTES_MAX / 4);
+    assert_eq!((first.stored.len(), first.more), (SEGMENTS_TOLD_MAX.get(), true));
+    request.after = first.stored.last().map(|segment| segment.name.clone());
+    let second = world.agent().open(DISK, start.cycle, request).await.unwrap();
+    assert!(!second.more && [first.stored, second.stored].concat() == all);
+    let work = world.hydrator().work(WorkRequest::default()).await.unwrap().work.remove(0);
+    assert_eq!(work.stored, all[60_000..68_192]);
 }
 
 #[tokio::test(start_paused = true)]

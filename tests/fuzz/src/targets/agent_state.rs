@@ -3,7 +3,7 @@
 use crate::fields::{Fields, flag};
 use crate::sealed::{DISK, key, mend_bitmap};
 use sluice_agent::compare::{Base, LocalTable};
-use sluice_agent::journal::{Identity, Journal, JournalError, Noted, Plan, Records, Stored};
+use sluice_agent::journal::{EachEntry, Identity, Journal, JournalError, Noted, Plan, Records, Stored};
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::keys::KeyEnvelope;
 use sluice_proto::stream::BlockCv;
@@ -48,8 +48,8 @@ impl Records for Memory {
         self.with(|state| (state.records.remove(name), state.logs.remove(name)));
         Ok(())
     }
-    fn read_log(&mut self, name: &str) -> Result<Vec<Vec<u8>>, JournalError> {
-        Ok(self.with(|state| state.logs.get(name).cloned().unwrap_or_default()))
+    fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
+        self.with(|state| state.logs.get(name).into_iter().flatten().try_for_each(|entry| each(entry)))
     }
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {
         self.with(|state| state.logs.entry(name.to_owned()).or_default().push(entry.to_vec()));
@@ -98,13 +98,15 @@ fn journal(records: &Memory) {
     if let Some((_, bitmap)) = journal.plan() {
         planned.union_with(bitmap);
     }
-    assert!(journal.digest().blocks() >= journal.stored().len() as u64);
     journal.keep_stored(|_| true);
     let mut behind = 0;
-    for (first, segment) in journal.stored() {
-        assert!(*first >= behind, "two segments overlap");
-        behind = first.checked_add(segment.blocks).expect("a stream ends");
+    for segment in journal.stored().iter() {
+        assert!(segment.first >= behind, "two segments overlap");
+        behind = segment.first.checked_add(segment.blocks).expect("a stream ends");
     }
+    let from_the_first_on =
+        journal.stored().stretches().first().filter(|(first, _)| *first == 0).map_or(0, |(_, end)| *end);
+    assert_eq!(journal.digest().expect("it was read before").blocks(), from_the_first_on);
     let disk = journal.identity().size.sectors_ceil();
     assert!(planned.last().is_none_or(|last| last.0 < disk.0), "a sector beyond the disk");
     journal.failed(journal.identity().settled.next()).expect("records in memory");
@@ -118,7 +120,7 @@ type Facts = (Identity, Option<(Plan, SectorBitmap)>, SectorBitmap, Vec<Stored>)
 
 fn facts(journal: &Journal) -> Facts {
     let plan = journal.plan().map(|(plan, bitmap)| (plan.clone(), bitmap.clone()));
-    (journal.identity().clone(), plan, journal.carry().clone(), journal.stored().values().cloned().collect())
+    (journal.identity().clone(), plan, journal.carry().clone(), journal.stored().iter().collect())
 }
 
 /// The scan tracker's own table: the tag, then a part.

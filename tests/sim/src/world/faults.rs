@@ -16,6 +16,10 @@ use tokio::time::Instant;
 impl World {
     /// What befalls the machines beside the deaths of processes.
     pub(super) async fn storm(&self, length: Duration) {
+        tokio::join!(self.befall(length), self.grow_now_and_then());
+    }
+
+    async fn befall(&self, length: Duration) {
         let end = Instant::now() + length;
         while Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(500) + self.rng.pause(8_000)).await;
@@ -73,11 +77,10 @@ impl World {
     /// The admin puts an old copy of the agent's state in the place of the newest, while the kernel's tracking goes on.
     fn restore_backup(&self) {
         let Some(backup) = self.backup.lock().take() else { return };
-        if generation_of(&backup).is_none() {
-            return;
-        }
+        let (Some(old), Some(new)) = (envelope_of(&backup), envelope_of(&self.agent_files)) else { return };
         let mut newest = self.newest.lock();
-        if newest.is_none() && generation_of(&backup) != generation_of(&self.agent_files) {
+        // A disk that grows gets a new generation each time it is found to have: two states may have one of the same number.
+        if old != new && (newest.is_none() || self.checker.is_registered(&new)) {
             *newest = Some(self.agent_files.snapshot());
         }
         self.checker.note("the agent's state is put back to an older one");
@@ -132,19 +135,34 @@ impl World {
         let life = Life::new(self.rng.once_in(4).then(|| self.rng.below(8)), Rng::new(self.rng.next(), 9));
         let records = Box::new(SimRecords { files: self.agent_files.clone(), life, snapshots: None });
         let Ok(Ok(mut journal)) = Journal::open(records) else { return };
+        let Ok((key, envelope)) = self.next_key(&journal) else { return };
+        let generation = envelope.generation;
+        // It may be cut off, like any other process.
+        let done = journal.rotate(&key, envelope).is_ok();
+        self.checker.note(&format!("key rotation to {generation:?}: {done}"));
+    }
+
+    /// A data key for the generation that follows the journal's, which the checker gets to know.
+    pub(super) fn next_key(&self, journal: &Journal) -> Result<(DataKey, KeyEnvelope), String> {
         let mut bytes = [0; 32];
         self.entropy.fill(&mut bytes);
         let (key, generation) = (DataKey::new(bytes), journal.identity().generation.next());
         let signer = SigningKey::from_seed(&[3; 32]);
-        let Ok(envelope) =
-            KeyEnvelope::wrap(&key, journal.identity().disk, generation, self.hydrator_key.public(), &signer)
-        else {
-            return;
-        };
-        // It may be cut off, like any other process.
-        let done = journal.rotate(&key, envelope).is_ok();
-        self.checker.note(&format!("key rotation to {generation:?}: {done}"));
-        self.checker.new_key(generation, key);
+        let public = self.hydrator_key.public();
+        let envelope = KeyEnvelope::wrap(&key, journal.identity().disk, generation, public, &signer);
+        self.checker.new_key(key.clone());
+        Ok((key, envelope.map_err(|e| e.to_string())?))
+    }
+
+    /// The admin enlarges the source's disk, at most twice and only in seeds that have such.
+    async fn grow_now_and_then(&self) {
+        let Some(chance) = &self.growth else { return };
+        for _ in 0..1 + chance.below(2) {
+            tokio::time::sleep(chance.pause(40_000)).await;
+            let by = 1 + chance.below(4_000);
+            self.checker.note(&format!("the source grows by {by} sectors"));
+            self.disk.grow(by, chance.once_in(2));
+        }
     }
 }
 
@@ -154,10 +172,11 @@ pub(super) fn ledger_of(files: &Files) -> Option<Ledger> {
     Ledger::decode(&record).ok()
 }
 
-/// The generation that an agent's state is of, as its record says; `None` where it has none yet.
-fn generation_of(files: &Files) -> Option<u64> {
+/// The wrapped key of the generation that an agent's state is of; `None` where it has none yet.
+fn envelope_of(files: &Files) -> Option<KeyEnvelope> {
     let record = files.records.lock().get("disk.json").cloned()?;
-    serde_json::from_slice::<serde_json::Value>(&record).ok()?.get("generation")?.as_u64()
+    let mut record = serde_json::from_slice::<serde_json::Value>(&record).ok()?;
+    serde_json::from_value(record.get_mut("envelope")?.take()).ok()
 }
 
 /// How a seed's faults are spread: some seeds are rough in one way only, some in all.

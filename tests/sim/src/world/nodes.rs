@@ -10,7 +10,7 @@ use crate::source::{SimSource, SimTracker};
 use crate::target::SimTargets;
 use sluice_agent::Workers;
 use sluice_agent::capture::{Capture, CaptureOptions};
-use sluice_agent::disk::DiskAgent;
+use sluice_agent::disk::{DiskAgent, DiskError};
 use sluice_agent::journal::{Identity, Journal};
 use sluice_appliance::service::{LocalAgent, LocalHydrator, LocalOperator, Ports, Service, Settings};
 use sluice_appliance::throttle::{Limits, Throttle};
@@ -22,6 +22,7 @@ use sluice_proto::Generation;
 use sluice_proto::env::Entropy;
 use sluice_proto::keys::{KeyEnvelope, SigningKey};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -44,7 +45,8 @@ impl World {
                 clock: world.clock.clone(),
                 throttle: Throttle::new(Limits::default(), world.clock.clone()),
             };
-            let settings = Settings { policy: world.first_policy(), ..Settings::default() };
+            let settings =
+                Settings { policy: world.first_policy(), segments_told_max: world.told_max, ..Settings::default() };
             match Service::start(ports, settings).await {
                 Ok(service) => {
                     let agent = LocalAgent::new(service.clone(), "agent".parse().expect("a name"));
@@ -74,42 +76,60 @@ impl World {
         let world = self.clone();
         tokio::spawn(async move {
             let (_keep, stop) = watch::channel(false);
-            let agent = match world.make_agent(&life, stop) {
-                Ok(agent) => agent,
-                Err(error) => return tracing::debug!(error, "the agent did not start"),
-            };
-            if let Err(error) = agent.run().await
-                && !life.is_dead()
-            {
-                match world.newest.lock().take() {
-                    // A state of an old generation is refused for good, until the admin puts the newest one back.
-                    Some(newest) => {
-                        world.checker.note("the newest state is put back");
-                        world.agent_files.restore(&newest);
+            loop {
+                let agent = match world.make_agent(&life, stop.clone()) {
+                    Ok(agent) => agent,
+                    Err(error) => return tracing::debug!(error, "the agent did not start"),
+                };
+                match agent.run().await {
+                    Err(DiskError::Grown { .. }) if !life.is_dead() => {
+                        world.checker.note("the agent opens a disk that has grown");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
                     }
-                    None => world.checker.violation(format!("the agent gave up: {error}")),
+                    Err(error) if !life.is_dead() => return world.gave_up(&error),
+                    _ => return,
                 }
             }
         })
+    }
+
+    fn gave_up(&self, error: &DiskError) {
+        match self.newest.lock().take() {
+            // A state of an old generation is refused for good, until the admin puts the newest one back.
+            Some(newest) => {
+                self.checker.note("the newest state is put back");
+                self.agent_files.restore(&newest);
+                *self.backup.lock() = None;
+            }
+            None => self.checker.violation(format!("the agent gave up: {error}")),
+        }
     }
 
     fn make_agent(&self, life: &Life, stop: watch::Receiver<bool>) -> Result<DiskAgent, String> {
         let snapshots = Some(Snapshots { newest: self.backup.clone(), rng: self.rng.clone() });
         let records = Box::new(SimRecords { files: self.agent_files.clone(), life: life.clone(), snapshots });
         let signer = SigningKey::from_seed(&[3; 32]);
+        let size = self.disk.sectors().bytes();
         let journal = match Journal::open(records).map_err(|e| e.to_string())? {
-            Ok(journal) => journal,
+            Ok(mut journal) => {
+                if journal.identity().size < size {
+                    let (key, envelope) = self.next_key(&journal)?;
+                    journal.grow(size, &key, envelope).map_err(|e| e.to_string())?;
+                }
+                journal
+            }
             Err(records) => {
                 let envelope =
                     KeyEnvelope::wrap(&self.data_key, DISK, Generation(1), self.hydrator_key.public(), &signer)
                         .map_err(|e| e.to_string())?;
-                let identity = Identity::new(DISK, self.disk.sectors().bytes(), &self.data_key, envelope);
+                let identity = Identity::new(DISK, size, &self.data_key, envelope);
                 Journal::create(records, identity).map_err(|e| e.to_string())?
             }
         };
         let (tracker, doubt) = SimTracker::attach(self.disk.clone(), life.clone(), journal.identity().epoch);
         let source = Arc::new(SimSource {
             disk: self.disk.clone(),
+            size,
             life: life.clone(),
             rng: self.rng.clone(),
             read_errors: self.odds.lock().source_errors,

@@ -1,0 +1,77 @@
+//! The kernel's tracking of the model disk.
+
+use super::{ModelDisk, SwapMark};
+use crate::life::{Life, Step};
+use sluice_agent::tracker::{Doubt, Swap, Tracker, TrackerError, TrackingEpoch};
+use sluice_proto::cycle::TrackerKind;
+use sluice_proto::{SectorBitmap, SectorCount};
+use tokio::time::Instant;
+
+/// The kernel's tracking as an incarnation of the agent sees it.
+pub struct SimTracker {
+    disk: ModelDisk,
+    /// How many it was attached for: it sees no others.
+    sectors: SectorCount,
+    life: Life,
+}
+
+impl SimTracker {
+    /// Attaches; the doubt is that of the real tracker.
+    pub fn attach(disk: ModelDisk, life: Life, expect: Option<TrackingEpoch>) -> (Self, Option<Doubt>) {
+        disk.track();
+        let tracker = Self { sectors: disk.sectors(), disk, life };
+        let doubt = match expect {
+            None => Some(Doubt::Begun),
+            Some(epoch) if epoch == tracker.epoch() => None,
+            Some(_) => Some(Doubt::OtherEpoch),
+        };
+        (tracker, doubt)
+    }
+
+    fn seen(&self, marked: &SectorBitmap) -> Swap {
+        let mut dirty = marked.clone();
+        dirty.truncate(self.sectors);
+        Swap { dirty, doubt: None }
+    }
+}
+
+impl Tracker for SimTracker {
+    fn kind(&self) -> TrackerKind {
+        TrackerKind::Ebpf
+    }
+    fn swap(&mut self) -> Result<Swap, TrackerError> {
+        if self.life.step() == Step::NotDone {
+            return Ok(Swap { dirty: SectorBitmap::new(), doubt: None });
+        }
+        let mut inner = self.disk.0.lock();
+        let current = std::mem::take(&mut inner.current);
+        inner.pending.union_with(&current);
+        let values = inner.settled.iter().map(|(_, value)| *value).collect();
+        let mark = SwapMark { at: Instant::now(), values, in_flight: inner.in_flight.clone() };
+        inner.swaps.push(mark);
+        Ok(self.seen(&inner.pending))
+    }
+    fn peek(&mut self) -> Result<Swap, TrackerError> {
+        Ok(self.seen(&self.disk.0.lock().current))
+    }
+    fn release(&mut self, number: u64) -> Result<(), TrackerError> {
+        let step = self.life.step();
+        if step == Step::NotDone {
+            return Ok(());
+        }
+        let mut inner = self.disk.0.lock();
+        inner.released = number;
+        // Cut off behind its end, or after the number was noted.
+        if step == Step::Go || number.is_multiple_of(2) {
+            inner.pending = SectorBitmap::new();
+        }
+        Ok(())
+    }
+    fn epoch(&self) -> TrackingEpoch {
+        let epoch = self.disk.0.lock().epoch;
+        TrackingEpoch { run: [epoch as u8; 16], boot: [epoch as u8; 16] }
+    }
+    fn released(&self) -> u64 {
+        self.disk.0.lock().released
+    }
+}
