@@ -257,7 +257,11 @@ fn the_key_is_not_shown() {
 
 fn entries(records: &mut FolderRecords) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
-    records.read_log("log", &mut |entry| Ok(found.push(entry.to_vec()))).unwrap();
+    let mut each = |entry: &[u8]| {
+        found.push(entry.to_vec());
+        Ok(())
+    };
+    records.read_log("log", &mut each).unwrap();
     found
 }
 
