@@ -32,7 +32,11 @@ pub trait Records: Send + Sync {
     fn load(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError>;
     /// Puts the record in the place of the old one, whole or not at all.
     fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
-    /// Removes the record.
+    /// The same for several, which are put in their places in this order.
+    fn save_all(&mut self, records: &[(&str, &[u8])]) -> Result<(), JournalError> {
+        records.iter().try_for_each(|(name, bytes)| self.save(name, bytes))
+    }
+    /// Removes the record. A power cut may bring it back, until another is saved.
     fn remove(&mut self, name: &str) -> Result<(), JournalError>;
     /// Shows `each` all entries of a log, oldest first, until it fails.
     fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError>;
@@ -54,6 +58,8 @@ pub struct Journal {
     plan: Option<(Plan, SectorBitmap)>,
     stored: StoredSegments,
     carry: SectorBitmap,
+    /// The number of the newest release as [`IDENTITY`] has it; the plan's record may have a newer one.
+    released: u64,
 }
 
 impl Journal {
@@ -63,24 +69,30 @@ impl Journal {
     /// Records that can't be read, or that a newer agent wrote.
     pub fn open(mut records: Box<dyn Records>) -> Result<Result<Self, Box<dyn Records>>, JournalError> {
         let Some(bytes) = records.load(IDENTITY)? else { return Ok(Err(records)) };
-        let identity = Identity::decode(&bytes)?;
+        let mut identity = Identity::decode(&bytes)?;
+        let released = identity.released;
         let disk = identity.size.sectors_ceil();
         let bitmap = |records: &dyn Records, name| match records.load(name)? {
             None => Ok(SectorBitmap::new()),
             Some(bytes) => SectorBitmap::decode(&bytes, disk).map_err(|e| JournalError(format!("{name}: {e}"))),
         };
         let carry = bitmap(&*records, CARRY)?;
-        let plan = match records.load(PLAN)? {
-            None => None,
-            Some(bytes) => {
-                // Written before the plan and removed after it: without it, sectors would be lost in silence.
-                if records.load(PLAN_BITMAP)?.is_none() {
+        let plan = records.load(PLAN)?.map(|bytes| Plan::decode(&bytes)).transpose()?;
+        let plan = match plan {
+            // Stopped between noting the proof and letting go of the plan, or back after a power cut.
+            Some(plan) if identity.verified.is_some_and(|verified| verified.cycle == plan.cycle) => None,
+            Some(plan) => {
+                let is_there = records.load(PLAN_BITMAP)?.is_some();
+                if !is_there && plan.cycle > identity.settled {
+                    // Written before the plan and removed after it: without it, sectors would be lost in silence.
                     return Err(JournalError(format!(
                         "{PLAN_BITMAP}: missing; put back a copy, or protect the disk anew"
                     )));
                 }
-                Some((Plan::decode(&bytes)?, bitmap(&*records, PLAN_BITMAP)?))
+                identity.released = identity.released.max(plan.released);
+                if is_there { Some((plan, bitmap(&*records, PLAN_BITMAP)?)) } else { None }
             }
+            None => None,
         };
         let mut stored = StoredSegments::default();
         if let Some((plan, _)) = &plan {
@@ -89,13 +101,12 @@ impl Journal {
                 _ => Ok(()),
             })?;
         }
-        let mut journal = Self { records, identity, plan, stored, carry };
-        let (verified, settled) = (journal.identity.verified.map(|v| v.cycle), journal.identity.settled);
-        match journal.plan.as_ref().map(|(plan, _)| plan.cycle) {
-            // Stopped between noting the proof and letting go of the plan.
-            Some(cycle) if verified == Some(cycle) => journal.end_plan()?,
-            Some(cycle) if cycle <= settled => journal.failed(settled)?,
-            _ => {}
+        let mut journal = Self { records, identity, plan, stored, carry, released };
+        let settled = journal.identity.settled;
+        match &journal.plan {
+            Some((plan, _)) if plan.cycle <= settled => journal.failed(settled)?,
+            Some(_) => {}
+            None => journal.end_plan()?,
         }
         Ok(Ok(journal))
     }
@@ -109,7 +120,14 @@ impl Journal {
             records.remove(name)?;
         }
         records.save(IDENTITY, &identity.encode())?;
-        Ok(Self { records, identity, plan: None, stored: StoredSegments::default(), carry: SectorBitmap::new() })
+        Ok(Self {
+            records,
+            identity,
+            plan: None,
+            stored: StoredSegments::default(),
+            carry: SectorBitmap::new(),
+            released: 0,
+        })
     }
 
     /// The disk's identity.
@@ -124,8 +142,9 @@ impl Journal {
     pub fn update(&mut self, change: impl FnOnce(&mut Identity)) -> Result<(), JournalError> {
         let mut identity = self.identity.clone();
         change(&mut identity);
-        if identity != self.identity {
+        if identity != self.identity || identity.released != self.released {
             self.records.save(IDENTITY, &identity.encode())?;
+            self.released = identity.released;
             self.identity = identity;
         }
         Ok(())
@@ -167,10 +186,11 @@ impl Journal {
         self.records.remove(SEGMENTS)?;
         self.stored.clear();
         // In this order: after a crash between any two, the sectors are in the carry, in the plan, or in both.
-        self.records.save(PLAN_BITMAP, &bitmap.encode())?;
-        self.records.save(PLAN, &plan.encode())?;
+        self.records.save_all(&[(PLAN_BITMAP, &bitmap.encode()), (PLAN, &plan.encode())])?;
         self.records.remove(CARRY)?;
         self.carry = SectorBitmap::new();
+        // As durable as the plan that says it.
+        self.identity.released = self.identity.released.max(plan.released);
         self.plan = Some((plan, bitmap));
         Ok(())
     }
@@ -260,11 +280,12 @@ impl Journal {
     /// # Errors
     /// Records that can't be written.
     pub fn failed(&mut self, cycle: CycleNo) -> Result<(), JournalError> {
-        if let Some((_, bitmap)) = self.plan.clone() {
-            self.add_carry(&bitmap)?;
-            self.end_plan()?;
+        let planned = self.plan.clone();
+        if let Some((_, bitmap)) = &planned {
+            self.add_carry(bitmap)?;
         }
-        self.note_settled(cycle)
+        self.note_settled(cycle)?;
+        if planned.is_some() { self.end_plan() } else { Ok(()) }
     }
 
     /// Begins a new generation under another data key. A cycle that runs under the old one can't be gone on with: its
@@ -324,6 +345,8 @@ impl Journal {
     }
 
     fn end_plan(&mut self) -> Result<(), JournalError> {
+        // What only the plan's record says.
+        self.update(|_| ())?;
         self.records.remove(PLAN)?;
         self.records.remove(PLAN_BITMAP)?;
         self.records.remove(SEGMENTS)?;

@@ -38,7 +38,7 @@ impl Session {
         let before = target.fingerprint().await?;
         let disk = work.size.sectors_ceil();
         self.env.progress.begin(work.disk, work.cycle, Phase::Comparing, disk.bytes());
-        let target_disk = self.file.ledger.source_size.sectors_ceil();
+        let target_disk = target.sectors();
         let mut reader = Reader { target, disk, target_disk, holes: Holes::default(), pace: Pace::new(work.read_rate) };
         for part in 0..part_count(disk) {
             let header = header(work, &*self.env.entropy);
@@ -100,8 +100,7 @@ struct Reader {
     target: Arc<dyn Target>,
     /// The source's sectors: what the target has beyond is not compared.
     disk: SectorCount,
-    /// Those that the target was made, or last grown, for. What is added when it grows is zeros, so what lies there now
-    /// does not count.
+    /// Those that the target has. What is added when it grows is zeros.
     target_disk: SectorCount,
     holes: Holes,
     pace: Pace,

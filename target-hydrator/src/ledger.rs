@@ -8,7 +8,7 @@ use crate::state::{StateError, StateStore};
 use crate::target::Fingerprint;
 use serde::{Deserialize, Serialize};
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation, SectorBitmap};
+use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation, SectorBitmap, SectorCount};
 use std::sync::Arc;
 
 /// The ledger's name in the state folder.
@@ -36,6 +36,9 @@ pub struct Ledger {
     /// at other times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growing: Option<ByteCount>,
+    /// The sectors that it had before that, as far as the source reaches: what is behind them is made zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growing_from: Option<SectorCount>,
     /// The target, once it was decided upon.
     pub target: Option<TargetRecord>,
     /// The newest generation that was seen: an older one is refused.
@@ -201,6 +204,7 @@ impl Ledger {
             disk,
             source_size,
             growing: None,
+            growing_from: None,
             target: None,
             generation: Generation(0),
             signer: None,
@@ -321,11 +325,17 @@ impl LedgerFile {
         self.store.save(LEDGER_NAME, self.ledger.encode()).await
     }
 
-    /// Adds the sectors of a cycle that is about to be written to those that can't be relied on.
-    pub async fn mark_torn(&self, plan: &SectorBitmap) -> Result<(), StateError> {
+    /// Makes the ledger durable as `change` makes it, with the sectors of a cycle that is about to be written added to those
+    /// that can't be relied on.
+    pub async fn mark_torn(&mut self, plan: &SectorBitmap, change: impl FnOnce(&mut Ledger)) -> Result<(), StateError> {
         let mut torn = self.torn().await?;
         torn.union_with(plan);
-        self.store.save(TORN_NAME, torn.encode()).await
+        let mut ledger = self.ledger.clone();
+        change(&mut ledger);
+        // Of the two the ledger is the last: before it says so nobody believes the other.
+        self.store.save_all(vec![(TORN_NAME, torn.encode()), (LEDGER_NAME, ledger.encode())]).await?;
+        self.ledger = ledger;
+        Ok(())
     }
 
     /// The sectors that can't be relied on.

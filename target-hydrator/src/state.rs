@@ -14,7 +14,14 @@ pub trait StateStore: Send + Sync {
     async fn load(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>, StateError>;
     /// Replaces the record. It survives a power cut once this has returned; before, the old or the new one does.
     async fn save(&self, name: &str, bytes: Vec<u8>) -> Result<(), StateError>;
-    /// Removes the record; one that isn't there is no error.
+    /// The same for several, which are put in their places in this order.
+    async fn save_all(&self, records: Vec<(&'static str, Vec<u8>)>) -> Result<(), StateError> {
+        for (name, bytes) in records {
+            self.save(name, bytes).await?;
+        }
+        Ok(())
+    }
+    /// Removes the record; one that isn't there is no error. A power cut may bring it back, until another is saved.
     async fn remove(&self, name: &str) -> Result<(), StateError>;
     /// Where it is, for people.
     fn describe(&self) -> String;
@@ -76,9 +83,18 @@ impl StateStore for StateFolder {
         blocking(move || durable::write_file(&path, &bytes, Access::Owner)).await
     }
 
+    async fn save_all(&self, records: Vec<(&'static str, Vec<u8>)>) -> Result<(), StateError> {
+        let folder = self.folder.clone();
+        blocking(move || {
+            let files: Vec<(&str, &[u8])> = records.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+            durable::write_files(&folder, &files, Access::Owner)
+        })
+        .await
+    }
+
     async fn remove(&self, name: &str) -> Result<(), StateError> {
         let path = self.folder.join(name);
-        blocking(move || durable::remove_file(&path)).await
+        blocking(move || durable::unlink(&path).map(drop)).await
     }
 
     fn describe(&self) -> String {

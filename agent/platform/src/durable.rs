@@ -42,11 +42,29 @@ impl FileError {
 /// Replaces a file's contents: written aside, flushed, renamed over it, and the folder flushed. When this returns, the
 /// new contents survive a power cut. One writer at a time; a leftover of a crash (`.NAME.tmp`) is overwritten.
 pub fn write_file(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
-    let folder = folder_of(path);
+    replace(path, bytes, access)?;
+    sync_folder(folder_of(path))
+}
+
+/// The same for several files of one folder, which is flushed once for all of them. They are replaced in this order: after a
+/// crash none is new before those ahead of it are, on every file system that keeps the order of names in its journal.
+pub fn write_files(folder: &Path, files: &[(&str, &[u8])], access: Access) -> Result<(), FileError> {
+    let asides = files.iter().map(|(name, bytes)| write_aside(&folder.join(name), bytes, access));
+    let asides = asides.collect::<Result<Vec<_>, _>>()?;
+    files.iter().zip(asides).try_for_each(|((name, _), aside)| put_in_place(&aside, &folder.join(name)))?;
+    sync_folder(folder)
+}
+
+fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
+    put_in_place(&write_aside(path, bytes, access)?, path)
+}
+
+/// Writes the file under another name and flushes it; gives that name.
+fn write_aside(path: &Path, bytes: &[u8], access: Access) -> Result<PathBuf, FileError> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().ok_or_else(|| FileError::of("write", path)(io::ErrorKind::InvalidInput.into()))?);
     name.push(".tmp");
-    let aside = folder.join(name);
+    let aside = folder_of(path).join(name);
     let write = || -> io::Result<()> {
         match fs::remove_file(&aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -61,18 +79,30 @@ pub fn write_file(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileE
         drop(fs::remove_file(&aside));
         return Err(FileError::of("write", &aside)(error));
     }
-    // This is the one place that renames; it flushes before and after.
+    Ok(aside)
+}
+
+fn put_in_place(aside: &Path, path: &Path) -> Result<(), FileError> {
+    // These are the places that rename; what is renamed was flushed, and the folder is flushed behind it.
     #[allow(clippy::disallowed_methods)]
-    fs::rename(&aside, path).map_err(FileError::of("replace", path))?;
-    sync_folder(folder)
+    fs::rename(aside, path).map_err(FileError::of("replace", path))
 }
 
 /// Removes a file for good; one that isn't there is no error.
 pub fn remove_file(path: &Path) -> Result<(), FileError> {
+    match unlink(path)? {
+        true => sync_folder(folder_of(path)),
+        false => Ok(()),
+    }
+}
+
+/// Removes a file that would do no harm if it came back: a power cut may bring it, until something is written to its folder
+/// for good. False where there was none.
+pub fn unlink(path: &Path) -> Result<bool, FileError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(FileError::of("remove", path)(error)),
-        Ok(()) => sync_folder(folder_of(path)),
+        Ok(()) => Ok(true),
     }
 }
 
@@ -156,6 +186,22 @@ mod tests {
         assert_eq!(read_file_limited(&path, 6).expect("read"), b"second");
         assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn several_files_are_replaced_or_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = |bytes: [&'static str; 2]| [("one", bytes[0].as_bytes()), ("two", bytes[1].as_bytes())];
+        let read = |name: &str| read_file_limited(&folder.path().join(name), 9).expect("read");
+        write_files(folder.path(), &files(["1", "2"]), Access::Owner).expect("written");
+        // A folder in the place of the second file aside makes writing that fail.
+        std::fs::create_dir(folder.path().join(".two.tmp")).expect("made");
+        write_files(folder.path(), &files(["3", "4"]), Access::Owner).expect_err("must fail");
+        assert_eq!((read("one"), read("two")), (b"1".to_vec(), b"2".to_vec()));
+        std::fs::remove_dir(folder.path().join(".two.tmp")).expect("removed");
+        write_files(folder.path(), &files(["5", "6"]), Access::Owner).expect("written over what was left");
+        assert_eq!((read("one"), read("two")), (b"5".to_vec(), b"6".to_vec()));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 2);
     }
 
     #[test]

@@ -73,9 +73,21 @@ impl DiskAgent {
     /// Lets the tracker forget what the journal has. The journal notes the release's number first: a crash in between
     /// leaves it ahead, which is no harm; a journal that is behind was put back.
     fn release(&mut self) -> Result<(), CaptureError> {
-        let number = self.journal.identity().released.max(self.tracker.released()) + 1;
+        let number = self.next_release();
         self.journal.update(|identity| identity.released = number)?;
         Ok(self.tracker.release(number)?)
+    }
+
+    /// The same for sectors that `plan` is to ship: its record notes the number, and is durable when the tracker is asked.
+    fn begin_and_release(&mut self, mut plan: Plan, bitmap: SectorBitmap) -> Result<(), CaptureError> {
+        plan.released = self.next_release();
+        let number = plan.released;
+        self.journal.begin(plan, bitmap)?;
+        Ok(self.tracker.release(number)?)
+    }
+
+    fn next_release(&self) -> u64 {
+        self.journal.identity().released.max(self.tracker.released()) + 1
     }
 
     fn plan_all(&mut self, start: Start) -> Result<(), CaptureError> {
@@ -95,8 +107,7 @@ impl DiskAgent {
         bitmap.union_with(self.journal.carry());
         bitmap.truncate(self.capture.source.size().sectors_ceil());
         let plan = Plan::new(start.cycle, start.kind, self.tracker.kind(), start.previous);
-        self.journal.begin(Plan { one_instant: true, ..plan }, bitmap)?;
-        self.release()
+        self.begin_and_release(Plan { one_instant: true, ..plan }, bitmap)
     }
 
     async fn plan_differences(&mut self, start: Start, swap: Swap) -> Result<(), CaptureError> {

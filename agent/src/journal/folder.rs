@@ -47,12 +47,13 @@ impl Records for FolderRecords {
         durable::write_file(&self.folder.join(name), bytes, durable::Access::Owner).map_err(failed)
     }
 
+    fn save_all(&mut self, records: &[(&str, &[u8])]) -> Result<(), JournalError> {
+        durable::write_files(&self.folder, records, durable::Access::Owner).map_err(failed)
+    }
+
     fn remove(&mut self, name: &str) -> Result<(), JournalError> {
         self.logs.remove(name);
-        match durable::remove_file(&self.folder.join(name)) {
-            Err(error) if error.io_kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        }
+        durable::unlink(&self.folder.join(name)).map(drop).map_err(failed)
     }
 
     fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {

@@ -116,12 +116,15 @@ pub struct Plan {
     pub doubt: Option<String>,
     /// True where every sector came from the tracker, none from a comparison that took time.
     pub one_instant: bool,
+    /// The number of the release that the tracker is asked for once the plan is durable; 0 where it was asked before.
+    #[serde(default)]
+    pub released: u64,
 }
 
 impl Plan {
     /// A plan for `cycle`.
     pub fn new(cycle: CycleNo, kind: CycleKind, tracker: TrackerKind, previous: Option<CycleRef>) -> Self {
-        Self { version: VERSION, cycle, kind, tracker, previous, doubt: None, one_instant: false }
+        Self { version: VERSION, cycle, kind, tracker, previous, doubt: None, one_instant: false, released: 0 }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

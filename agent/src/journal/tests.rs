@@ -147,6 +147,49 @@ fn a_plan_without_its_bitmap_is_refused_not_empty() {
     assert!(error.to_string().contains("plan.bitmap: missing"), "{error}");
 }
 
+/// What was removed, and nothing saved since, may be there again.
+#[test]
+fn a_plan_that_has_ended_comes_back_with_a_power_cut() {
+    for (verified, with_bitmap) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+        let mut journal = testing::journal(&records, &disk).unwrap();
+        let planned = SectorBitmap::from_extents([Extent::new(3, 4)]);
+        journal.begin(plan(1), planned.clone()).unwrap();
+        let kept = [PLAN, PLAN_BITMAP].map(|name| records.load(name).unwrap().unwrap());
+        match verified {
+            true => journal.verified(proof(1)).unwrap(),
+            false => journal.failed(CycleNo(1)).unwrap(),
+        }
+        let mut records = records.clone();
+        records.save(PLAN, &kept[0]).unwrap();
+        if with_bitmap {
+            records.save(PLAN_BITMAP, &kept[1]).unwrap();
+        }
+        let mut again = testing::journal(&records, &disk).unwrap();
+        assert!(again.plan().is_none() && records.load(PLAN).unwrap().is_none());
+        assert_eq!(*again.carry(), if verified { SectorBitmap::new() } else { planned });
+        again.begin(plan(2), SectorBitmap::full(disk.sectors())).unwrap();
+    }
+}
+
+#[test]
+fn the_number_of_a_release_is_noted_with_its_plan() {
+    let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    for (cycle, verified) in [(1, true), (2, false), (3, false)] {
+        let released = cycle * 10;
+        journal.begin(Plan { released, ..plan(cycle) }, SectorBitmap::full(disk.sectors())).unwrap();
+        journal = testing::journal(&records, &disk).unwrap();
+        assert_eq!(journal.identity().released, released);
+        match verified {
+            true => journal.verified(proof(cycle)).unwrap(),
+            false => journal.failed(CycleNo(cycle)).unwrap(),
+        }
+        journal = testing::journal(&records, &disk).unwrap();
+        assert_eq!((journal.identity().released, journal.plan()), (released, None), "without the plan's record");
+    }
+}
+
 #[test]
 fn a_disk_that_grew_begins_a_generation_and_is_in_doubt() {
     let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());

@@ -5,7 +5,7 @@ use super::pipeline::{LANES, Pipeline, in_lanes};
 use super::segment::{Job, Opened};
 use super::session::Session;
 use super::stop::{Failure, Stop};
-use crate::ledger::{AppliedGroup, State, VerifiedCycle};
+use crate::ledger::{AppliedGroup, Ledger, State, VerifiedCycle};
 use crate::progress::Phase;
 use crate::target::Fingerprint;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -156,11 +156,11 @@ impl Session {
         // Once before the ledger allows it to be begun, so that a crash in between does not begin it unseen, and once
         // after: the ledger's two records take some flushes, and segments may have been checked for hours.
         check_untouched(&cycle.pipeline, noted.as_ref()).await?;
-        self.file.mark_torn(&cycle.manifest.plan).await?;
-        self.file.ledger.state = state;
-        self.file.ledger.fingerprint = None;
-        self.file.ledger.compared = None;
-        self.file.save().await?;
+        let begin = |ledger: &mut Ledger| {
+            ledger.state = state;
+            (ledger.fingerprint, ledger.compared) = (None, None);
+        };
+        self.file.mark_torn(&cycle.manifest.plan, begin).await?;
         check_untouched(&cycle.pipeline, noted.as_ref()).await
     }
 

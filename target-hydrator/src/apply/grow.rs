@@ -1,6 +1,7 @@
 //! A source that has grown: its target follows, in place.
 //!
-//! The size that the appliance names is enough to compare, as what the target lacks reads as zeros. The target itself
+//! The size that the appliance names is enough to compare: what the target lacks reads as zeros, and what it has behind its old
+//! size is compared as it is, as another hydrator may have grown it before, or it is a larger device. The target itself
 //! grows on the agent's own word only, which is the sealed manifest of that comparison: a target never shrinks, so one
 //! that was grown by mistake could not be used any more. The ledger says before that it grows and to what size; whoever
 //! finds that there brings it to its end before the target is opened.
@@ -33,18 +34,26 @@ impl Session {
         }
         self.check_growth(work).await?;
         check_untouched(self.file.ledger.fingerprint.as_ref(), &target.fingerprint().await?).map_err(Stop::Fail)?;
+        let has = target.sectors();
         drop(target);
-        let ledger = &mut self.file.ledger;
-        tracing::info!(disk = %work.disk, from = ledger.source_size.0, to = to.0, "the source has grown; so does its target");
-        if let State::Applying { cycle } = ledger.state {
-            ledger.state = State::Torn { cycle: cycle.cycle };
+        let mut grown = self.file.ledger.clone();
+        tracing::info!(disk = %work.disk, from = grown.source_size.0, to = to.0, "the source has grown; so does its target");
+        if let State::Applying { cycle } = grown.state {
+            grown.state = State::Torn { cycle: cycle.cycle };
         }
-        if ledger.doubt.is_none() {
-            ledger.doubt = Some(format!("the source has grown from {} to {to} bytes", ledger.source_size));
+        if grown.doubt.is_none() {
+            grown.doubt = Some(format!("the source has grown from {} to {to} bytes", grown.source_size));
         }
-        ledger.growing = Some(to);
-        ledger.fingerprint = None;
-        self.file.save().await?;
+        // A device may have room, or another hydrator may have grown the target: as far as the source reaches it was compared
+        // as it is.
+        (grown.growing, grown.growing_from) = (Some(to), Some(has.min(to.sectors_ceil())));
+        grown.fingerprint = None;
+        let before = std::mem::replace(&mut self.file.ledger, grown);
+        if let Err(error) = self.file.save().await {
+            // What is in memory must not be ahead of what is durable.
+            self.file.ledger = before;
+            return Err(error.into());
+        }
         self.finish_growth(work).await
     }
 
@@ -65,20 +74,22 @@ impl Session {
         (self.streamed, self.ahead, self.target) = (None, None, None);
         let from = self.file.ledger.source_size;
         let record = self.env.targets.choose(work, &self.file.ledger).await?;
-        self.env.targets.grow(work, &record, from, to).await?;
+        let has = self.file.ledger.growing_from.unwrap_or(from.sectors_ceil());
+        if has < to.sectors_ceil() {
+            self.env.targets.grow(work, &record, from, to).await?;
+        }
         let target = self.env.targets.open(&Work { size: to, ..work.clone() }, &record).await?;
-        // The comparison took it for zeros: a device may hold anything there, and of an image somebody may have written to
-        // the few sectors with which its old size was filled up.
-        let old_end = from.sectors_ceil().0;
-        target.zero(Extent::new(old_end, target.sectors().0.saturating_sub(old_end))).await?;
+        // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros.
+        target.zero(Extent::new(has.0, target.sectors().0.saturating_sub(has.0))).await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;
+        let before = self.file.ledger.clone();
         let ledger = &mut self.file.ledger;
-        (ledger.source_size, ledger.growing, ledger.fingerprint) = (to, None, Some(fingerprint));
+        (ledger.growing, ledger.growing_from) = (None, None);
+        (ledger.source_size, ledger.fingerprint) = (to, Some(fingerprint));
         if let Err(error) = self.file.save().await {
             // What is in memory must not be ahead of what is durable: it grows again, which changes nothing.
-            let ledger = &mut self.file.ledger;
-            (ledger.source_size, ledger.growing, ledger.fingerprint) = (from, Some(to), None);
+            self.file.ledger = before;
             return Err(error.into());
         }
         self.target = Some(target);

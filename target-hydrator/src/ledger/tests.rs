@@ -89,14 +89,14 @@ async fn torn_sectors_gather_until_they_are_cleared() {
     let store = Arc::new(MemoryState::default());
     let mut file = LedgerFile::open(store, DiskId([1; 16]), ByteCount(512 * 100)).await.expect("new");
     let plan = |start| SectorBitmap::from_extents([Extent::new(start, 5)]);
-    file.mark_torn(&plan(10)).await.expect("saved");
+    file.mark_torn(&plan(10), |_| ()).await.expect("saved");
     assert!(file.torn().await.expect("read").is_empty(), "the ledger does not count it yet");
     file.ledger.state = State::Torn { cycle: CycleNo(2) };
-    file.mark_torn(&plan(50)).await.expect("saved");
+    file.mark_torn(&plan(50), |_| ()).await.expect("saved");
     assert_eq!(file.torn().await.expect("read").count().0, 10);
     file.ledger.state = State::Idle;
     assert!(file.torn().await.expect("read").is_empty());
-    file.mark_torn(&plan(1)).await.expect("saved");
+    file.mark_torn(&plan(1), |_| ()).await.expect("saved");
     file.ledger.state = State::Torn { cycle: CycleNo(3) };
     assert_eq!(file.torn().await.expect("read"), plan(1), "what was healed is not counted again");
 }

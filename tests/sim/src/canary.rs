@@ -29,8 +29,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "the sectors of a failed cycle are let go",
         file: "agent/src/journal.rs",
-        from: "            self.add_carry(&bitmap)?;\n            self.end_plan()?;\n        }\n        self.note_settled(cycle)",
-        to: "            drop(bitmap);\n            self.end_plan()?;\n        }\n        self.note_settled(cycle)",
+        from: "            self.add_carry(bitmap)?;\n        }\n        self.note_settled(cycle)",
+        to: "            let _ = bitmap;\n        }\n        self.note_settled(cycle)",
     },
     Mutation {
         name: "dirty bits are released at upload, not at the proof",

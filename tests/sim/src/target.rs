@@ -217,12 +217,17 @@ impl TargetFactory for SimTargets {
         Ok(())
     }
     async fn open(&self, work: &Work, _: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
-        if std::mem::replace(&mut self.medium.0.lock().claimed, true) {
+        let mut inner = self.medium.0.lock();
+        let sectors = ByteCount(inner.durable.len() as u64).sectors_ceil();
+        if sectors < work.size.sectors_ceil() {
+            return Err(TargetError::new(TargetErrorKind::SizeChanged, "somebody made the target smaller"));
+        }
+        if std::mem::replace(&mut inner.claimed, true) {
             return Err(busy());
         }
         Ok(Arc::new(SimTarget {
             medium: self.medium.clone(),
-            sectors: work.size.sectors_ceil(),
+            sectors,
             life: self.life.clone(),
             rng: self.rng.clone(),
             odds: self.odds.clone(),

@@ -241,3 +241,20 @@ async fn a_source_that_shrank_is_refused_and_nothing_lost() {
     verified(&bench, &delta).await;
     assert_eq!(bench.target.contents(), bench.source.padded());
 }
+
+/// A hydrator that was cloned from another, and met the disk again after that one had grown its target.
+#[tokio::test(start_paused = true)]
+async fn what_another_hydrator_has_grown_is_compared_as_it_is() {
+    let (mut bench, resync, _) = scene(120).await;
+    let old = bench.moment();
+    let last = verified(&bench, &resync).await;
+    bench.state.restore(&old.1);
+    let digests = compared(&bench, 3).await;
+    let expected: Vec<_> = bench.source.padded().chunks(GRAIN_BYTES as usize).map(grain_digest).collect();
+    assert!(digests == expected, "nothing differs, also not behind the old size");
+    let plan = bench.source.scribble(&[Extent::new(9, 2)]);
+    let next = bench.source.ship(CycleKind::Resync, 3, plan, Some(last)).await;
+    verified(&bench, &next).await;
+    assert_eq!(bench.target.contents(), bench.source.padded());
+    assert_eq!(bench.session(&next.work).await.ledger().source_size, ByteCount(GROWN * 512));
+}
