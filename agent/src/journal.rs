@@ -12,6 +12,7 @@ use record::Secret;
 pub use record::{Identity, Noted, Plan};
 pub use stored::{Stored, StoredSegments};
 
+use sluice_proto::header::{Header, ObjectKind};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::stream::{StreamDigest, subtrees};
 use sluice_proto::wire::CycleRef;
@@ -89,7 +90,10 @@ impl Journal {
                         "{PLAN_BITMAP}: missing; put back a copy, or protect the disk anew"
                     )));
                 }
-                identity.released = identity.released.max(plan.released);
+                // Further ahead than by this plan's own release, the identity's record is an older copy.
+                if plan.released == identity.released + 1 {
+                    identity.released = plan.released;
+                }
                 if is_there { Some((plan, bitmap(&*records, PLAN_BITMAP)?)) } else { None }
             }
             None => None,
@@ -244,7 +248,14 @@ impl Journal {
     /// # Errors
     /// Records that can't be read.
     pub fn manifest(&self) -> Result<Option<Vec<u8>>, JournalError> {
-        self.records.load(MANIFEST)
+        let kept = self.records.load(MANIFEST)?;
+        let (disk, generation) = (self.identity.disk, self.identity.generation);
+        // One that was removed may be back after a power cut, on a file system that does not keep the order of names.
+        let is_of = |plan: &Plan, bytes: &[u8]| {
+            Header::decode(ObjectKind::Manifest, bytes)
+                .is_ok_and(|header| header.expect(disk, generation, plan.cycle).is_ok())
+        };
+        Ok(kept.filter(|bytes| self.plan.as_ref().is_some_and(|(plan, _)| is_of(plan, bytes))))
     }
 
     /// Keeps the manifest before it is sent.

@@ -33,8 +33,8 @@ impl Session {
 
     async fn all_digests(&mut self, work: &Work, api: &dyn HydratorApi) -> Result<(), Stop> {
         let key = self.unlock(work).await?;
+        self.expect_growth(work).await?;
         let target = self.target(work).await?;
-        self.check_growth(work).await?;
         let before = target.fingerprint().await?;
         let disk = work.size.sectors_ceil();
         self.env.progress.begin(work.disk, work.cycle, Phase::Comparing, disk.bytes());
@@ -76,8 +76,14 @@ impl Session {
             return Err(Stop::fail(FailReason::TargetChanged, "somebody writes to the target while it is being read"));
         }
         let ledger = &mut self.file.ledger;
-        ledger.compared = Some(work.cycle);
-        ledger.fingerprint = Some(now);
+        let read_to = reader.target_disk.min(reader.disk);
+        if ledger.compared == Some(work.cycle) && ledger.fingerprint.is_some() {
+            // Asked again after a restart: the agent may have planned by the first answer, so that nothing may have changed since.
+            ledger.compared_to = ledger.compared_to.map(|first| first.min(read_to));
+        } else {
+            (ledger.compared, ledger.compared_to) = (Some(work.cycle), Some(read_to));
+            ledger.fingerprint = Some(now);
+        }
         Ok(self.file.save().await?)
     }
 }

@@ -36,9 +36,12 @@ pub struct Ledger {
     /// at other times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growing: Option<ByteCount>,
-    /// The sectors that it had before that, as far as the source reaches: what is behind them is made zeros.
+    /// The sectors that it had before that, as far as the source reaches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growing_from: Option<SectorCount>,
+    /// From which sector on it is made zeros then, as a comparison took it for such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growing_zeros: Option<SectorCount>,
     /// The target, once it was decided upon.
     pub target: Option<TargetRecord>,
     /// The newest generation that was seen: an older one is refused.
@@ -56,6 +59,9 @@ pub struct Ledger {
     pub doubt: Option<String>,
     /// The cycle for which the target's digests were made, as long as nothing was written since.
     pub compared: Option<CycleNo>,
+    /// How many sectors were read for that; those behind counted as zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_to: Option<SectorCount>,
 }
 
 /// A target and whether it was made whole.
@@ -205,6 +211,7 @@ impl Ledger {
             source_size,
             growing: None,
             growing_from: None,
+            growing_zeros: None,
             target: None,
             generation: Generation(0),
             signer: None,
@@ -213,6 +220,7 @@ impl Ledger {
             state: State::Idle,
             doubt: None,
             compared: None,
+            compared_to: None,
         }
     }
 

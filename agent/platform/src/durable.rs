@@ -49,9 +49,18 @@ pub fn write_file(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileE
 /// The same for several files of one folder, which is flushed once for all of them. They are replaced in this order: after a
 /// crash none is new before those ahead of it are, on every file system that keeps the order of names in its journal.
 pub fn write_files(folder: &Path, files: &[(&str, &[u8])], access: Access) -> Result<(), FileError> {
-    let asides = files.iter().map(|(name, bytes)| write_aside(&folder.join(name), bytes, access));
-    let asides = asides.collect::<Result<Vec<_>, _>>()?;
-    files.iter().zip(asides).try_for_each(|((name, _), aside)| put_in_place(&aside, &folder.join(name)))?;
+    let mut asides = Vec::new();
+    let mut write = || {
+        for (name, bytes) in files {
+            asides.push(write_aside(&folder.join(name), bytes, access)?);
+        }
+        files.iter().zip(&asides).try_for_each(|((name, _), aside)| put_in_place(aside, &folder.join(name)))
+    };
+    if let Err(error) = write() {
+        // Where the disk is full they would take what the next try needs.
+        asides.iter().for_each(|aside| drop(fs::remove_file(aside)));
+        return Err(error);
+    }
     sync_folder(folder)
 }
 
@@ -198,6 +207,7 @@ mod tests {
         std::fs::create_dir(folder.path().join(".two.tmp")).expect("made");
         write_files(folder.path(), &files(["3", "4"]), Access::Owner).expect_err("must fail");
         assert_eq!((read("one"), read("two")), (b"1".to_vec(), b"2".to_vec()));
+        assert!(!folder.path().join(".one.tmp").exists(), "it would take room");
         std::fs::remove_dir(folder.path().join(".two.tmp")).expect("removed");
         write_files(folder.path(), &files(["5", "6"]), Access::Owner).expect("written over what was left");
         assert_eq!((read("one"), read("two")), (b"5".to_vec(), b"6".to_vec()));

@@ -117,8 +117,12 @@ pub struct Plan {
     /// True where every sector came from the tracker, none from a comparison that took time.
     pub one_instant: bool,
     /// The number of the release that the tracker is asked for once the plan is durable; 0 where it was asked before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "nothing")]
     pub released: u64,
+}
+
+fn nothing(released: &u64) -> bool {
+    *released == 0
 }
 
 impl Plan {

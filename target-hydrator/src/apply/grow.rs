@@ -44,9 +44,13 @@ impl Session {
         if grown.doubt.is_none() {
             grown.doubt = Some(format!("the source has grown from {} to {to} bytes", grown.source_size));
         }
-        // A device may have room, or another hydrator may have grown the target: as far as the source reaches it was compared
-        // as it is.
-        (grown.growing, grown.growing_from) = (Some(to), Some(has.min(to.sectors_ceil())));
+        // A device may have room, or another hydrator may have grown the target: what it had was compared as it is.
+        let had = has.min(to.sectors_ceil());
+        let zeros = match grown.compared == Some(work.cycle) {
+            true => had.min(grown.compared_to.unwrap_or(grown.source_size.sectors_ceil())),
+            false => had,
+        };
+        (grown.growing, grown.growing_from, grown.growing_zeros) = (Some(to), Some(had), Some(zeros));
         grown.fingerprint = None;
         let before = std::mem::replace(&mut self.file.ledger, grown);
         if let Err(error) = self.file.save().await {
@@ -57,8 +61,17 @@ impl Session {
         self.finish_growth(work).await
     }
 
-    /// Whether the target can be made as large as the source is now: to be told before anything is sent for it.
-    pub(crate) async fn check_growth(&self, work: &Work) -> Result<(), Stop> {
+    /// Before a comparison: whether the target can be made as large as the source is now, before anything is sent for it.
+    pub(crate) async fn expect_growth(&mut self, work: &Work) -> Result<(), Stop> {
+        if work.size > self.file.ledger.source_size {
+            self.check_growth(work).await?;
+            // A device may have been enlarged since it was opened: it is to be as large here as when it grows.
+            (self.streamed, self.ahead, self.target) = (None, None, None);
+        }
+        Ok(())
+    }
+
+    async fn check_growth(&self, work: &Work) -> Result<(), Stop> {
         let ledger = &self.file.ledger;
         if work.size <= ledger.source_size {
             return Ok(());
@@ -74,18 +87,19 @@ impl Session {
         (self.streamed, self.ahead, self.target) = (None, None, None);
         let from = self.file.ledger.source_size;
         let record = self.env.targets.choose(work, &self.file.ledger).await?;
-        let has = self.file.ledger.growing_from.unwrap_or(from.sectors_ceil());
-        if has < to.sectors_ceil() {
-            self.env.targets.grow(work, &record, from, to).await?;
-        }
+        let had = self.file.ledger.growing_from.unwrap_or(from.sectors_ceil());
+        let zeros = self.file.ledger.growing_zeros.unwrap_or(from.sectors_ceil()).0;
+        // From what it really had: where it is as large already, nothing is left to do, and data may lie where its end was.
+        let at = from.max(had.bytes()).min(to);
+        self.env.targets.grow(work, &record, at, to).await?;
         let target = self.env.targets.open(&Work { size: to, ..work.clone() }, &record).await?;
         // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros.
-        target.zero(Extent::new(has.0, target.sectors().0.saturating_sub(has.0))).await?;
+        target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;
         let before = self.file.ledger.clone();
         let ledger = &mut self.file.ledger;
-        (ledger.growing, ledger.growing_from) = (None, None);
+        (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
         (ledger.source_size, ledger.fingerprint) = (to, Some(fingerprint));
         if let Err(error) = self.file.save().await {
             // What is in memory must not be ahead of what is durable: it grows again, which changes nothing.

@@ -7,8 +7,9 @@ use sluice_proto::{ByteCount, Generation, SectorCount};
 use sluice_test_support::devices::Loop;
 use std::os::unix::fs::FileExt;
 
-/// The sizes that a source takes after [`SIZE`], none of them a whole number of MiB or of sectors.
-const SIZES: [u64; 2] = [SIZE + (2 << 20) + 77, SIZE + (300 << 20)];
+/// The sizes that a source takes after [`SIZE`], the first within its last sector, none of them a whole number of MiB or of
+/// sectors.
+const SIZES: [u64; 3] = [SIZE + 100, SIZE + (2 << 20) + 77, SIZE + (300 << 20)];
 
 /// The source grows; something in its old range and something at its end is written.
 fn grow(source: &mut Source, size: u64, generation: u64) -> sluice_proto::SectorBitmap {
@@ -16,7 +17,12 @@ fn grow(source: &mut Source, size: u64, generation: u64) -> sluice_proto::Sector
     source.bytes.resize(size as usize, 0);
     source.generation = Generation(generation);
     source.key = DataKey::new([generation as u8; 32]);
-    source.scribble(&[Extent::new(30 + generation, 9), Extent::new(was - 3, 8), Extent::new(source.sectors().0 - 1, 1)])
+    let end = source.sectors().0;
+    source.scribble(&[
+        Extent::new(30 + generation, 9),
+        Extent::new(was - 3, 8.min(end - was + 3)),
+        Extent::new(end - 1, 1),
+    ])
 }
 
 /// The comparison, then the cycle that it gave, to its verdict.
@@ -62,6 +68,47 @@ async fn a_target_grows_with_its_source(format: Format) {
     assert_eq!(whole_disk, Some(Digest::of(&source.padded())));
     assert_equal(&source, &path, format).await;
     running.end().await;
+}
+
+/// The hydrator's state is that of before the target grew for the first time, when its source grows again.
+async fn a_clone_goes_on_with_what_another_has_grown(format: Format) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("target");
+    let (state, kept) = (folder.path().join("state"), folder.path().join("kept"));
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).expect("made");
+        for entry in std::fs::read_dir(from).expect("listed").flatten() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        }
+    };
+    let mut source = Source::new(SIZE, 130 + format as u64, Arc::new(MemoryStore::new()));
+    let api = Arc::new(FakeApi::default());
+    let targets = || local(Place { state: Some(state.clone()), ..place(path.clone(), format) });
+    let running = Running::start(environment(&source, targets()), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let last = verified(&api, &first).await;
+    running.end().await;
+    copy(&state, &kept);
+    let running = Running::start(environment(&source, targets()), &api);
+    let plan = grow(&mut source, SIZES[1], 2);
+    let (shipped, verdict) = compared(&api, &mut source, 2, plan, last).await;
+    assert!(matches!(verdict.outcome, Outcome::Verified { .. }), "{verdict:?}");
+    running.end().await;
+    copy(&kept, &state);
+    let running = Running::start(environment(&source, targets()), &api);
+    let plan = grow(&mut source, SIZES[2], 3);
+    let (_, verdict) = compared(&api, &mut source, 3, plan, shipped.reference()).await;
+    assert!(matches!(verdict.outcome, Outcome::Verified { .. }), "{verdict:?}");
+    running.end().await;
+    assert_equal(&source, &path, format).await;
+}
+
+#[tokio::test]
+async fn what_another_has_grown_is_grown_from_where_it_is() {
+    for format in [Format::Raw, Format::Vhd, Format::VhdDynamic, Format::Vhdx, Format::VhdxDynamic] {
+        a_clone_goes_on_with_what_another_has_grown(format).await;
+    }
 }
 
 #[tokio::test]
@@ -121,7 +168,6 @@ async fn a_block_device_must_be_enlarged_before_its_source_fits() {
         crate::apply::Session::open(environment(&source, local(place.clone())), &work).await.expect("opens");
     let refused = session.digests(&work, &*api).await.expect_err("too small");
     assert!(format!("{refused:?}").contains("enlarge"), "before anything is read or sent: {refused:?}");
-    drop(session);
 
     // It comes with something on it, behind the source's new end too: that is compared, but for what lies behind the end.
     let mut plan = plan;
@@ -132,9 +178,15 @@ async fn a_block_device_must_be_enlarged_before_its_source_fits() {
         .open(device.path())
         .and_then(|file| file.write_all_at(&[0xaa; 2 << 20], 12 << 20).and_then(|()| file.sync_all()))
         .expect("written");
+    // It is still open as it was.
+    session.digests(&work, &*api).await.expect("it is large enough now");
+    drop(session);
+    let part = api.part_of(work.disk, work.cycle, 0).await;
+    let (_, digests) = open_part(&part, &source.key, 0, source.sectors()).expect("a part");
+    assert_eq!(digests[(12 << 20) / GRAIN_BYTES as usize], grain_digest(&[0xaa; GRAIN_BYTES as usize]));
     let running = Running::start(environment(&source, local(place)), &api);
-    let (_, verdict) = compared(&api, &mut source, 3, plan, last).await;
-    assert!(matches!(verdict.outcome, Outcome::Verified { .. }), "{verdict:?}");
+    let shipped = source.ship(CycleKind::Resync, 2, plan, Some(last)).await;
+    verified(&api, &shipped).await;
     running.end().await;
     assert_equal(&source, device.path(), Format::Raw).await;
 }
