@@ -20,6 +20,16 @@ pub struct Files {
     pub records: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     /// Logs by name.
     pub logs: Arc<Mutex<BTreeMap<String, Vec<Vec<u8>>>>>,
+    /// What was removed since the last save, in that order.
+    removed: Arc<Mutex<Vec<Removed>>>,
+}
+
+/// A file that a power cut may bring back.
+#[derive(Clone)]
+struct Removed {
+    name: String,
+    record: Option<Vec<u8>>,
+    log: Option<Vec<Vec<u8>>>,
 }
 
 impl Files {
@@ -31,8 +41,41 @@ impl Files {
         copy
     }
 
+    /// The machine loses its power: names keep their order, so that of what was removed since the last save the newest may be
+    /// back; of each log the newest entries may be gone.
+    pub fn power_cut(&self, rng: &Rng) {
+        let mut removed = std::mem::take(&mut *self.removed.lock());
+        let gone = rng.below(removed.len() as u64 + 1) as usize;
+        for Removed { name, record, log } in removed.drain(gone..) {
+            if let Some(bytes) = record {
+                self.records.lock().entry(name.clone()).or_insert(bytes);
+            }
+            if let Some(entries) = log {
+                self.logs.lock().entry(name).or_insert(entries);
+            }
+        }
+        for entries in self.logs.lock().values_mut() {
+            if rng.once_in(2) {
+                entries.truncate(rng.below(entries.len() as u64 + 1) as usize);
+            }
+        }
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) {
+        self.records.lock().insert(name.into(), bytes.to_vec());
+        self.removed.lock().clear();
+    }
+
+    fn remove(&self, name: &str) {
+        let (record, log) = (self.records.lock().remove(name), self.logs.lock().remove(name));
+        if record.is_some() || log.is_some() {
+            self.removed.lock().push(Removed { name: name.into(), record, log });
+        }
+    }
+
     /// Goes back to a copy.
     pub fn restore(&self, copy: &Self) {
+        self.removed.lock().clear();
         *self.records.lock() = copy.records.lock().clone();
         *self.logs.lock() = copy.logs.lock().clone();
     }
@@ -90,13 +133,10 @@ impl Records for SimRecords {
         Ok(self.files.records.lock().get(name).cloned())
     }
     fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
-        self.change(|files| _ = files.records.lock().insert(name.into(), bytes.to_vec()))
+        self.change(|files| files.save(name, bytes))
     }
     fn remove(&mut self, name: &str) -> Result<(), JournalError> {
-        self.change(|files| {
-            files.records.lock().remove(name);
-            files.logs.lock().remove(name);
-        })
+        self.change(|files| files.remove(name))
     }
     fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
         self.files.logs.lock().get(name).into_iter().flatten().try_for_each(|entry| each(entry))

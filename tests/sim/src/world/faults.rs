@@ -65,6 +65,7 @@ impl World {
                 0 => {
                     self.checker.note("source machine reboots");
                     self.disk.reboot();
+                    self.agent_files.power_cut(&self.rng);
                 }
                 1 if self.newest.lock().is_none() => self.rotate_key(),
                 2..=4 => self.restore_backup(),
