@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Files that survive crashes: each save is whole or not there.
 #[derive(Clone, Default)]
@@ -22,6 +23,8 @@ pub struct Files {
     pub logs: Arc<Mutex<BTreeMap<String, Vec<Vec<u8>>>>>,
     /// What was removed since the last save, in that order.
     removed: Arc<Mutex<Vec<Removed>>>,
+    /// Of a copy: when it was made.
+    pub made: Option<Instant>,
 }
 
 /// A file that a power cut may bring back.
@@ -35,7 +38,7 @@ struct Removed {
 impl Files {
     /// A copy that later changes do not touch.
     pub fn snapshot(&self) -> Self {
-        let copy = Self::default();
+        let copy = Self { made: Some(Instant::now()), ..Self::default() };
         *copy.records.lock() = self.records.lock().clone();
         *copy.logs.lock() = self.logs.lock().clone();
         copy

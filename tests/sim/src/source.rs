@@ -72,6 +72,8 @@ pub struct SwapMark {
     pub values: Vec<u64>,
     /// Values that were on their way, landed or not: an image of this instant may hold them or not.
     pub in_flight: BTreeMap<u64, Vec<u64>>,
+    /// No plan that still counts was made by it.
+    pub forgotten: bool,
 }
 
 struct Inner {
@@ -226,7 +228,15 @@ impl ModelDisk {
 
     /// The newest swap at or before `at`.
     pub fn swap_before(&self, at: Instant) -> Option<SwapMark> {
-        self.0.lock().swaps.iter().rev().find(|s| s.at <= at).cloned()
+        let inner = self.0.lock();
+        let mut before = inner.swaps.iter().rev().filter(|s| s.at <= at);
+        let newest = before.next();
+        newest.filter(|s| !s.forgotten).or_else(|| before.find(|s| !s.forgotten)).or(newest).cloned()
+    }
+
+    /// No plan that still counts was made by a swap since then: the agent's state is that of then again.
+    pub fn forget_swaps_since(&self, at: Instant) {
+        self.0.lock().swaps.iter_mut().filter(|swap| swap.at > at).for_each(|swap| swap.forgotten = true);
     }
 
     /// True where the sector held `value` at some time from `from` to `to`, or had it on its way.

@@ -7,6 +7,7 @@ use std::io::Write;
 const REGRESSIONS: &[(u64, &str)] = &[
     (150, "the checker took a write that had landed and was not complete at the swap for one that the image must hold"),
     (205, "the same"),
+    (5362, "the checker took a swap of an agent whose state was put back to before it for that of the plan"),
     (
         7821,
         "a release that was cut off and the next one had the same number, so a state put back from between was trusted",

@@ -86,6 +86,9 @@ impl World {
         }
         self.checker.note("the agent's state is put back to an older one");
         self.agent_files.restore(&backup);
+        if let Some(made) = backup.made {
+            self.disk.forget_swaps_since(made);
+        }
     }
 
     /// The policy of the appliance's configuration.
