@@ -73,18 +73,19 @@ impl Journal {
         let mut identity = Identity::decode(&bytes)?;
         let released = identity.released;
         let disk = identity.size.sectors_ceil();
-        let bitmap = |records: &dyn Records, name| match records.load(name)? {
-            None => Ok(SectorBitmap::new()),
-            Some(bytes) => SectorBitmap::decode(&bytes, disk).map_err(|e| JournalError(format!("{name}: {e}"))),
+        let bitmap = |name| {
+            let decoded = records.load(name)?.map(|bytes| SectorBitmap::decode(&bytes, disk)).transpose();
+            decoded.map_err(|e| JournalError(format!("{name}: {e}")))
         };
-        let carry = bitmap(&*records, CARRY)?;
+        let carry = bitmap(CARRY)?.unwrap_or_default();
         let plan = records.load(PLAN)?.map(|bytes| Plan::decode(&bytes)).transpose()?;
-        let plan = match plan {
-            // Stopped between noting the proof and letting go of the plan, or back after a power cut.
-            Some(plan) if identity.verified.is_some_and(|verified| verified.cycle == plan.cycle) => None,
+        // Stopped between noting the proof and letting go of the plan, or back after a power cut.
+        let is_proven = |plan: &Plan| identity.verified.is_some_and(|verified| verified.cycle == plan.cycle);
+        let plan = match plan.filter(|plan| !is_proven(plan)) {
+            None => None,
             Some(plan) => {
-                let is_there = records.load(PLAN_BITMAP)?.is_some();
-                if !is_there && plan.cycle > identity.settled {
+                let planned = bitmap(PLAN_BITMAP)?;
+                if planned.is_none() && plan.cycle > identity.settled {
                     // Written before the plan and removed after it: without it, sectors would be lost in silence.
                     return Err(JournalError(format!(
                         "{PLAN_BITMAP}: missing; put back a copy, or protect the disk anew"
@@ -94,9 +95,8 @@ impl Journal {
                 if plan.released == identity.released + 1 {
                     identity.released = plan.released;
                 }
-                if is_there { Some((plan, bitmap(&*records, PLAN_BITMAP)?)) } else { None }
+                planned.map(|planned| (plan, planned))
             }
-            None => None,
         };
         let mut stored = StoredSegments::default();
         if let Some((plan, _)) = &plan {

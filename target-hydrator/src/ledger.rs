@@ -333,7 +333,16 @@ impl LedgerFile {
         self.store.save(LEDGER_NAME, self.ledger.encode()).await
     }
 
-    /// Makes the ledger durable as `change` makes it, with the sectors of a cycle that is about to be written added to those
+    /// Makes the ledger durable as `change` makes it; where that fails it stays as it was, in memory too.
+    pub async fn change(&mut self, change: impl FnOnce(&mut Ledger)) -> Result<(), StateError> {
+        let mut ledger = self.ledger.clone();
+        change(&mut ledger);
+        self.store.save(LEDGER_NAME, ledger.encode()).await?;
+        self.ledger = ledger;
+        Ok(())
+    }
+
+    /// The same, with the sectors of a cycle that is about to be written added to those
     /// that can't be relied on.
     pub async fn mark_torn(&mut self, plan: &SectorBitmap, change: impl FnOnce(&mut Ledger)) -> Result<(), StateError> {
         let mut torn = self.torn().await?;

@@ -42,7 +42,7 @@ impl FileError {
 /// Replaces a file's contents: written aside, flushed, renamed over it, and the folder flushed. When this returns, the
 /// new contents survive a power cut. One writer at a time; a leftover of a crash (`.NAME.tmp`) is overwritten.
 pub fn write_file(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
-    replace(path, bytes, access)?;
+    put_in_place(&write_aside(path, bytes, access)?, path)?;
     sync_folder(folder_of(path))
 }
 
@@ -62,10 +62,6 @@ pub fn write_files(folder: &Path, files: &[(&str, &[u8])], access: Access) -> Re
         return Err(error);
     }
     sync_folder(folder)
-}
-
-fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
-    put_in_place(&write_aside(path, bytes, access)?, path)
 }
 
 /// Writes the file under another name and flushes it; gives that name.
@@ -92,7 +88,7 @@ fn write_aside(path: &Path, bytes: &[u8], access: Access) -> Result<PathBuf, Fil
 }
 
 fn put_in_place(aside: &Path, path: &Path) -> Result<(), FileError> {
-    // These are the places that rename; what is renamed was flushed, and the folder is flushed behind it.
+    // The one place that renames: what is renamed was flushed, and the folder is flushed behind it.
     #[allow(clippy::disallowed_methods)]
     fs::rename(aside, path).map_err(FileError::of("replace", path))
 }
@@ -118,9 +114,7 @@ pub fn unlink(path: &Path) -> Result<bool, FileError> {
 /// Renames a file for good, over whatever has the new name; the contents are flushed first. Both in one file system.
 pub fn rename_file(from: &Path, to: &Path) -> Result<(), FileError> {
     File::open(from).and_then(|file| file.sync_all()).map_err(FileError::of("flush", from))?;
-    // As in `write_file`.
-    #[allow(clippy::disallowed_methods)]
-    fs::rename(from, to).map_err(FileError::of("replace", to))?;
+    put_in_place(from, to)?;
     sync_folder(folder_of(to))?;
     if folder_of(from) != folder_of(to) {
         sync_folder(folder_of(from))?;

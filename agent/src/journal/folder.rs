@@ -58,13 +58,18 @@ impl Records for FolderRecords {
 
     fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
         let mut result = Ok(());
-        self.log(name)?
-            .for_each(|entry| {
-                if result.is_ok() {
-                    result = each(entry);
-                }
-            })
-            .map_err(failed)?;
+        let show = |entry: &[u8]| {
+            if result.is_ok() {
+                result = each(entry);
+            }
+        };
+        match self.logs.get(name) {
+            Some(log) => log.for_each(show).map_err(failed)?,
+            None => {
+                let (log, _) = AppendLog::open_each(&self.folder.join(name), show).map_err(failed)?;
+                self.logs.insert(name.to_owned(), log);
+            }
+        }
         result
     }
 

@@ -9,7 +9,7 @@
 use super::accept::{check_manifest, check_untouched};
 use super::session::Session;
 use super::stop::Stop;
-use crate::ledger::State;
+use crate::ledger::{Ledger, State};
 use sluice_proto::cycle::FailReason;
 use sluice_proto::manifest::Manifest;
 use sluice_proto::wire::Work;
@@ -36,28 +36,25 @@ impl Session {
         check_untouched(self.file.ledger.fingerprint.as_ref(), &target.fingerprint().await?).map_err(Stop::Fail)?;
         let has = target.sectors();
         drop(target);
-        let mut grown = self.file.ledger.clone();
-        tracing::info!(disk = %work.disk, from = grown.source_size.0, to = to.0, "the source has grown; so does its target");
-        if let State::Applying { cycle } = grown.state {
-            grown.state = State::Torn { cycle: cycle.cycle };
-        }
-        if grown.doubt.is_none() {
-            grown.doubt = Some(format!("the source has grown from {} to {to} bytes", grown.source_size));
-        }
-        // A device may have room, or another hydrator may have grown the target: what it had was compared as it is.
-        let had = has.min(to.sectors_ceil());
-        let zeros = match grown.compared == Some(work.cycle) {
-            true => had.min(grown.compared_to.unwrap_or(grown.source_size.sectors_ceil())),
-            false => had,
+        let from = self.file.ledger.source_size;
+        tracing::info!(disk = %work.disk, from = from.0, to = to.0, "the source has grown; so does its target");
+        let begin = |ledger: &mut Ledger| {
+            if let State::Applying { cycle } = ledger.state {
+                ledger.state = State::Torn { cycle: cycle.cycle };
+            }
+            if ledger.doubt.is_none() {
+                ledger.doubt = Some(format!("the source has grown from {from} to {to} bytes"));
+            }
+            // A device may have room, or another hydrator may have grown the target: what it had was compared as it is.
+            let had = has.min(to.sectors_ceil());
+            let zeros = match ledger.compared == Some(work.cycle) {
+                true => had.min(ledger.compared_to.unwrap_or(from.sectors_ceil())),
+                false => had,
+            };
+            (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (Some(to), Some(had), Some(zeros));
+            ledger.fingerprint = None;
         };
-        (grown.growing, grown.growing_from, grown.growing_zeros) = (Some(to), Some(had), Some(zeros));
-        grown.fingerprint = None;
-        let before = std::mem::replace(&mut self.file.ledger, grown);
-        if let Err(error) = self.file.save().await {
-            // What is in memory must not be ahead of what is durable.
-            self.file.ledger = before;
-            return Err(error.into());
-        }
+        self.file.change(begin).await?;
         self.finish_growth(work).await
     }
 
@@ -97,15 +94,12 @@ impl Session {
         target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;
-        let before = self.file.ledger.clone();
-        let ledger = &mut self.file.ledger;
-        (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
-        (ledger.source_size, ledger.fingerprint) = (to, Some(fingerprint));
-        if let Err(error) = self.file.save().await {
-            // What is in memory must not be ahead of what is durable: it grows again, which changes nothing.
-            self.file.ledger = before;
-            return Err(error.into());
-        }
+        let end = |ledger: &mut Ledger| {
+            (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
+            (ledger.source_size, ledger.fingerprint) = (to, Some(fingerprint));
+        };
+        // Where that fails it grows again, which changes nothing.
+        self.file.change(end).await?;
         self.target = Some(target);
         Ok(())
     }

@@ -229,9 +229,8 @@ impl ModelDisk {
     /// The newest swap at or before `at`.
     pub fn swap_before(&self, at: Instant) -> Option<SwapMark> {
         let inner = self.0.lock();
-        let mut before = inner.swaps.iter().rev().filter(|s| s.at <= at);
-        let newest = before.next();
-        newest.filter(|s| !s.forgotten).or_else(|| before.find(|s| !s.forgotten)).or(newest).cloned()
+        let before = || inner.swaps.iter().rev().filter(|s| s.at <= at);
+        before().find(|s| !s.forgotten).or_else(|| before().next()).cloned()
     }
 
     /// No plan that still counts was made by a swap since then: the agent's state is that of then again.
