@@ -26,7 +26,7 @@ pub(super) fn digests_key(open: &OpenCycle, part: u64) -> String {
 
 impl Service {
     /// Opens a planned cycle; asked again it tells what is stored, part by part. Another plan than before takes the place of the one
-    /// before, of which nothing is kept.
+    /// before, of which nothing is kept; one of no sectors does not.
     ///
     /// # Errors
     /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `BadRequest`.
@@ -42,6 +42,7 @@ impl Service {
             _ if same_plan(open, &request) => {
                 open.record.state.on(CycleEvent::Resume).map_err(impossible)?;
             }
+            CycleState::Capturing | CycleState::Shipping if compares(open, &request) => {}
             CycleState::Capturing | CycleState::Shipping => inner.capture(&mut state, &request).await?,
             state => {
                 let message = format!("cycle {cycle} of {disk} is {state} with another plan; give it up");
@@ -124,8 +125,8 @@ impl Inner {
         let mut cycle = open.record.clone();
         let again = cycle.state != CycleState::Planned;
         if again {
-            // As if it had just been ordered: what was stored belongs to another plan. An agent that compares opens the
-            // cycle before it knows what differs, so that this is nothing special where nothing was stored.
+            // As if it had just been ordered: what was stored belongs to another plan. An agent that compares has opened the
+            // cycle before it knew what differs, so that this is nothing special where nothing was stored.
             if !open.segments.is_empty() {
                 tracing::warn!(disk = %disk.disk, cycle = %cycle.cycle, "the agent opens the cycle with another plan");
             }
@@ -194,6 +195,13 @@ fn check_plan(state: &DiskState, ordered: &CycleKind, request: &OpenRequest) -> 
 fn same_plan(open: &OpenCycle, request: &OpenRequest) -> bool {
     let known = &open.record;
     (known.kind, known.tracker, known.sectors) == (request.kind, Some(request.tracker), request.sectors)
+}
+
+/// True for what an agent says that compares and has no plan yet. It takes nothing from a plan that is there: it may come late,
+/// behind the plan that the comparison led to, and what is stored of that would be sent anew.
+fn compares(open: &OpenCycle, request: &OpenRequest) -> bool {
+    let known = &open.record;
+    request.sectors.0 == 0 && (known.kind, known.tracker) == (request.kind, Some(request.tracker))
 }
 
 pub(super) fn check_part(state: &DiskState, part: u64) -> Reply<()> {

@@ -23,8 +23,8 @@ struct Inner {
     keys: Vec<DataKey>,
     /// The key that the appliance knows for the newest generation.
     registered: Option<KeyEnvelope>,
-    /// Manifests, and when each was first sent.
-    manifests: BTreeMap<Digest, (Manifest, Instant)>,
+    /// Manifests as they were first sent.
+    manifests: BTreeMap<Digest, Sent>,
     judged: BTreeSet<Digest>,
     /// What the target was last proven to hold.
     proven: Option<Vec<u64>>,
@@ -32,6 +32,16 @@ struct Inner {
     finals: u64,
     violations: Vec<String>,
     trace: blake_trace::Trace,
+}
+
+/// A manifest that the agent sent.
+#[derive(Clone)]
+struct Sent {
+    manifest: Manifest,
+    at: Instant,
+    /// By which its plan was made. Found when it is sent: an agent that is put back later knows nothing of it, and yet the cycle
+    /// may be verified.
+    swap: Option<SwapMark>,
 }
 
 mod blake_trace {
@@ -153,7 +163,12 @@ impl Checker {
         let mut inner = self.0.lock();
         let manifest = inner.keys.iter().rev().map(|key| Manifest::decode(bytes, key)).find(Result::is_ok);
         match manifest.unwrap_or_else(|| Err(FormatError::new(FormatErrorKind::Forged, "no key opens it"))) {
-            Ok(manifest) => _ = inner.manifests.entry(Digest::of(bytes)).or_insert((manifest, Instant::now())),
+            Ok(manifest) => {
+                // Nothing swaps between a plan and its commit: the last swap before is the plan's.
+                let (at, disk) = (Instant::now(), inner.disk.clone());
+                let sent = || Sent { manifest, at, swap: disk.swap_before(at) };
+                inner.manifests.entry(Digest::of(bytes)).or_insert_with(sent);
+            }
             Err(error) => inner.violations.push(format!("{cycle:?}: manifest: {error}")),
         }
     }
@@ -169,15 +184,15 @@ impl Checker {
         if !self.0.lock().judged.insert(manifest) {
             return;
         }
-        let Some((found, committed)) = self.0.lock().manifests.get(&manifest).cloned() else {
+        let Some(Sent { manifest: found, at: committed, swap }) = self.0.lock().manifests.get(&manifest).cloned()
+        else {
             return self.violation(format!("{cycle:?}: verified a manifest that no agent made"));
         };
         let (disk, medium) = {
             let inner = self.0.lock();
             (inner.disk.clone(), inner.medium.clone())
         };
-        // Nothing swaps between a plan and its commit: the last swap before is the plan's.
-        let Some(swap) = disk.swap_before(committed) else { return self.violation("a cycle without a swap") };
+        let Some(swap) = swap else { return self.violation("a cycle without a swap") };
         let contents = medium.contents();
         if contents.len() as u64 != found.disk_bytes.0 {
             let text = format!("{cycle:?}: a target of {} bytes for a source of {}", contents.len(), found.disk_bytes);

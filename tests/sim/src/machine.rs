@@ -212,6 +212,8 @@ pub struct Odds {
     pub answer_lost: u64,
     /// A message arrives twice.
     pub doubled: u64,
+    /// A message arrives long after its sender has given it up, behind others.
+    pub late: u64,
     /// A source's read fails.
     pub source_errors: u64,
     /// A target's write fails.

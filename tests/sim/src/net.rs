@@ -1,4 +1,4 @@
-//! The network: requests and answers are lost, doubled and late, and peers die in the middle.
+//! The network: requests and answers are lost, doubled, late and out of order, and peers die in the middle.
 
 use crate::check::Checker;
 use crate::life::{Life, Step};
@@ -16,6 +16,9 @@ use sluice_proto::wire::{
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::future::Future;
 use std::sync::Arc;
+
+/// How long a request is on its way at most, in milliseconds, whose sender has long given up: longer than any of them waits.
+const LATE_MS_MAX: u64 = 90_000;
 
 /// The appliance that runs now, and its life.
 pub type Running<T> = Arc<Mutex<Option<(T, Life)>>>;
@@ -40,9 +43,10 @@ impl<T: Clone + Send + Sync + 'static> Wire<T> {
         ApiError::Unreachable { appliance: "sim".into(), detail: "simulated".into() }
     }
 
-    async fn call<R, F>(&self, call: impl Fn(T) -> F) -> ApiResult<R>
+    async fn call<R, F>(&self, call: impl Fn(T) -> F + Send + 'static) -> ApiResult<R>
     where
-        F: Future<Output = ApiResult<R>>,
+        R: Send + 'static,
+        F: Future<Output = ApiResult<R>> + Send + 'static,
     {
         if self.life.step() != Step::Go {
             std::future::pending::<()>().await;
@@ -51,6 +55,10 @@ impl<T: Clone + Send + Sync + 'static> Wire<T> {
         tokio::time::sleep(self.rng.pause(20)).await;
         let Some((peer, life)) = self.peer.lock().clone() else { return Err(self.lost()) };
         if self.rng.once_in(odds.request_lost) {
+            return Err(self.lost());
+        }
+        if self.rng.once_in(odds.late) {
+            self.arrives_later(call);
             return Err(self.lost());
         }
         if self.rng.once_in(odds.doubled) {
@@ -72,13 +80,32 @@ impl<T: Clone + Send + Sync + 'static> Wire<T> {
         self.life.or_never().await;
         answer
     }
+
+    /// Somebody between the two holds a request back: its sender takes it for lost and goes on, and whichever appliance
+    /// runs by then gets it behind all that was said meanwhile, also where the sender is dead.
+    fn arrives_later<R, F>(&self, call: impl Fn(T) -> F + Send + 'static)
+    where
+        R: Send + 'static,
+        F: Future<Output = ApiResult<R>> + Send + 'static,
+    {
+        let (pause, peer) = (self.rng.pause(LATE_MS_MAX), self.peer.clone());
+        tokio::spawn(async move {
+            // sleep: simulated time.
+            tokio::time::sleep(pause).await;
+            let now_running = peer.lock().clone();
+            if let Some((peer, life)) = now_running {
+                life.lives_through(call(peer)).await;
+            }
+        });
+    }
 }
 
 #[async_trait]
 impl AgentApi for Wire<LocalAgent> {
     async fn register(&self, disk: DiskId, request: RegisterRequest) -> ApiResult<DiskStatus> {
-        self.call(|peer| {
-            let (request, checker) = (request.clone(), self.checker.clone());
+        let checker = self.checker.clone();
+        self.call(move |peer| {
+            let (request, checker) = (request.clone(), checker.clone());
             async move {
                 let envelope = request.envelope.clone();
                 // Also where nobody hears of it.
@@ -88,14 +115,14 @@ impl AgentApi for Wire<LocalAgent> {
         .await
     }
     async fn next(&self, disk: DiskId, request: NextRequest) -> ApiResult<NextReply> {
-        self.call(|peer| {
+        self.call(move |peer| {
             let request = request.clone();
             async move { peer.next(disk, request).await }
         })
         .await
     }
     async fn open(&self, disk: DiskId, cycle: CycleNo, request: OpenRequest) -> ApiResult<OpenReply> {
-        self.call(|peer| {
+        self.call(move |peer| {
             let request = request.clone();
             async move { peer.open(disk, cycle, request).await }
         })
@@ -113,31 +140,33 @@ impl AgentApi for Wire<LocalAgent> {
         let odds = *self.odds.lock();
         if self.rng.once_in(odds.cut) {
             let part = bytes.slice(..self.rng.below(bytes.len() as u64) as usize);
-            let taken = self.call(|peer| {
-                let part = part.clone();
-                async move { peer.put_segment(disk, cycle, generation, name, part).await }
+            let name = name.to_owned();
+            let taken = self.call(move |peer| {
+                let (name, part) = (name.clone(), part.clone());
+                async move { peer.put_segment(disk, cycle, generation, &name, part).await }
             });
             if taken.await.is_ok() {
                 self.checker.violation(format!("{cycle:?}: a segment of which a part arrived was taken for whole"));
             }
             return Err(self.lost());
         }
-        self.call(|peer| {
-            let bytes = bytes.clone();
-            async move { peer.put_segment(disk, cycle, generation, name, bytes).await }
+        let name = name.to_owned();
+        self.call(move |peer| {
+            let (name, bytes) = (name.clone(), bytes.clone());
+            async move { peer.put_segment(disk, cycle, generation, &name, bytes).await }
         })
         .await
     }
     async fn commit(&self, disk: DiskId, cycle: CycleNo, generation: Generation, manifest: Bytes) -> ApiResult<()> {
         self.checker.committed(cycle, &manifest);
-        self.call(|peer| {
+        self.call(move |peer| {
             let manifest = manifest.clone();
             async move { peer.commit(disk, cycle, generation, manifest).await }
         })
         .await
     }
     async fn give_up(&self, disk: DiskId, cycle: CycleNo, request: GiveUp) -> ApiResult<()> {
-        self.call(|peer| {
+        self.call(move |peer| {
             let request = request.clone();
             async move { peer.give_up(disk, cycle, request).await }
         })
@@ -151,24 +180,24 @@ impl AgentApi for Wire<LocalAgent> {
         part: u64,
         wait_ms: u64,
     ) -> ApiResult<Option<Bytes>> {
-        self.call(|peer| async move { peer.digests(disk, cycle, generation, part, wait_ms).await }).await
+        self.call(move |peer| async move { peer.digests(disk, cycle, generation, part, wait_ms).await }).await
     }
 }
 
 #[async_trait]
 impl HydratorApi for Wire<LocalHydrator> {
     async fn work(&self, request: WorkRequest) -> ApiResult<WorkReply> {
-        self.call(|peer| {
+        self.call(move |peer| {
             let request = request.clone();
             async move { peer.work(request).await }
         })
         .await
     }
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
-        self.call(|peer| async move { peer.claim(disk, cycle, generation).await }).await
+        self.call(move |peer| async move { peer.claim(disk, cycle, generation).await }).await
     }
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {
-        self.call(|peer| {
+        self.call(move |peer| {
             let request = request.clone();
             async move { peer.applied(disk, cycle, request).await }
         })
@@ -178,7 +207,7 @@ impl HydratorApi for Wire<LocalHydrator> {
         if let (Outcome::Verified { .. }, Some(manifest)) = (&request.outcome, request.manifest) {
             self.checker.verified(cycle, manifest);
         }
-        self.call(|peer| {
+        self.call(move |peer| {
             let request = request.clone();
             async move { peer.verdict(disk, cycle, request).await }
         })
@@ -192,7 +221,7 @@ impl HydratorApi for Wire<LocalHydrator> {
         part: u64,
         bytes: Bytes,
     ) -> ApiResult<()> {
-        self.call(|peer| {
+        self.call(move |peer| {
             let bytes = bytes.clone();
             async move { peer.put_digests(disk, cycle, generation, part, bytes).await }
         })

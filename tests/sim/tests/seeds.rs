@@ -7,6 +7,10 @@ use std::io::Write;
 const REGRESSIONS: &[(u64, &str)] = &[
     (150, "the checker took a write that had landed and was not complete at the swap for one that the image must hold"),
     (205, "the same"),
+    (
+        1023,
+        "the checker took another swap for that of a cycle that was committed before the agent's state was put back",
+    ),
     (5362, "the checker took a swap of an agent whose state was put back to before it for that of the plan"),
     (
         7821,

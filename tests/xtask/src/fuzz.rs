@@ -162,6 +162,7 @@ fn fuzz(program: &Path, target: &str, plan: &Plan) -> Result<Outcome> {
     command.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(&grown);
     // A canary is to be found by coverage alone.
     command.args([&committed, &findings].into_iter().filter(|folder| !is_canary(target) && folder.is_dir()));
+    command.arg(format!("-max_len={INPUT_BYTES_MAX}"));
     let mut outcome = outcome::watch(&mut command, &log)?;
     for artifact in files(&artifacts)? {
         outcome.found.push(keep(program, target, &artifact, &findings)?);
@@ -176,8 +177,7 @@ fn fuzz(program: &Path, target: &str, plan: &Plan) -> Result<Outcome> {
 fn fuzzer(program: &Path, target: &str) -> Command {
     let mut command = Command::new(program);
     command.env("FUZZ_TARGET", target).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
-    command.arg(format!("-max_len={INPUT_BYTES_MAX}")).arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"));
-    command.arg(format!("-timeout={INPUT_SECONDS_MAX}"));
+    command.arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}")).arg(format!("-timeout={INPUT_SECONDS_MAX}"));
     command
 }
 
@@ -185,11 +185,13 @@ fn fuzzer(program: &Path, target: &str) -> Command {
 fn keep(program: &Path, target: &str, artifact: &Path, findings: &Path) -> Result<PathBuf> {
     let small = artifact.with_extension("small");
     let mut command = fuzzer(program, target);
+    // With a limit for lengths libFuzzer makes every finding so small that nothing is left of it.
     command.args(["-minimize_crash=1".to_owned(), format!("-max_total_time={MINIMIZE_SECONDS}")]);
     command.arg(format!("-exact_artifact_path={}", small.display())).arg(artifact);
     // Its end says nothing: it fails where it could not make the input any smaller, too.
     finish(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
-    let best = if small.is_file() { small.as_path() } else { artifact };
+    let is_something = small.metadata().is_ok_and(|facts| facts.len() > 0);
+    let best = if is_something { small.as_path() } else { artifact };
     if is_canary(target) {
         return Ok(best.to_path_buf());
     }
@@ -207,7 +209,8 @@ fn merge(program: &Path, target: &str, grown: &Path, committed: &Path) -> Result
     let _ = fs::remove_dir_all(&merged);
     fs::create_dir_all(&merged).with_context(|| format!("{} can't be made", merged.display()))?;
     let mut command = fuzzer(program, target);
-    command.arg("-set_cover_merge=1").args([&merged, grown, committed]);
+    command.args(["-set_cover_merge=1".to_owned(), format!("-max_len={INPUT_BYTES_MAX}")]);
+    command.args([&merged, grown, committed]);
     let merged_well = finish(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
     ensure!(merged_well, "{target}: merging failed; the corpus is as it was");
     let mut inputs = files(&merged)?;

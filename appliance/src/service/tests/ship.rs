@@ -5,8 +5,8 @@ use bytes::Bytes;
 use sluice_cache_store::CacheStore;
 use sluice_client::{AgentApi, HydratorApi, OperatorApi};
 use sluice_proto::cycle::{CycleKind, FailReason, State as CycleState};
-use sluice_proto::wire::{ErrorCode, GiveUp, WorkRequest};
-use sluice_proto::{CycleNo, Digest, Generation};
+use sluice_proto::wire::{ErrorCode, GiveUp, OpenRequest, WorkRequest};
+use sluice_proto::{CycleNo, Digest, Generation, SectorCount};
 
 #[tokio::test(start_paused = true)]
 async fn a_cycle_from_its_order_to_its_verdict() {
@@ -155,6 +155,26 @@ async fn another_plan_takes_the_place_of_the_one_before() {
     world.ship(&start, &planned(0, 5000), 2).await;
     let reopened = world.agent().open(DISK, start.cycle, lost.open.clone()).await;
     assert_eq!(code(reopened), ErrorCode::WrongState, "a committed cycle was opened with another plan");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_of_nothing_that_comes_late_takes_nothing_away() {
+    let world = World::new().await;
+    world.register().await;
+    let start = world.start(0).await;
+    let shipment = Shipment::new(&start, &planned(0, 5000), 1);
+    // What an agent says that compares, before it knows what differs.
+    let comparing = OpenRequest { sectors: SectorCount(0), ..shipment.open.clone() };
+    world.agent().open(DISK, start.cycle, comparing.clone()).await.unwrap();
+    world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let (name, bytes) = &shipment.segments[0];
+    world.put(start.cycle, name, bytes).await.unwrap();
+    let told = world.agent().open(DISK, start.cycle, comparing).await.unwrap();
+    assert_eq!(told.stored.len(), 1, "a piece of the plan is gone");
+    for (name, bytes) in &shipment.segments[1..] {
+        world.put(start.cycle, name, bytes).await.unwrap();
+    }
+    world.agent().commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,8 +21,10 @@ pub fn run(input: &[u8]) {
                 assert_eq!(*key.expose(), *rest);
                 let sample: KeyEnvelope = serde_json::from_slice(SAMPLE).expect("the sample");
                 let own = KeyEnvelope { hydrator: Digest::of(key.public()), ..sample };
-                // The hydrator's name is signed.
-                assert_eq!(own.open(&key, None).is_ok(), rest == HYDRATOR, "opened for another hydrator");
+                // The hydrator's name is signed. Some bits of a secret mean nothing (RFC 7748, section 5), so that the same
+                // key may have other bytes.
+                let is_the_samples = key.public() == hydrator().public();
+                assert_eq!(own.open(&key, None).is_ok(), is_the_samples, "opened for another hydrator");
             }
         }
         _ => {

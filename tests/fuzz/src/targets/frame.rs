@@ -6,7 +6,9 @@ use sluice_proto::header::{Header, ObjectKind};
 use sluice_proto::keys::{ObjectKey, Part};
 use sluice_proto::segment::{BlockDecoder, BlockEncoder, FrameData, Segment, SegmentWriter};
 use sluice_proto::stream::BlockHasher;
-use sluice_proto::{BLOCK_SECTORS, BlockNo, DISK_SECTORS_MAX, Extent, FormatError, GRAIN_BYTES, SectorCount};
+use sluice_proto::{
+    BLOCK_BYTES, BLOCK_SECTORS, BlockNo, DISK_SECTORS_MAX, Extent, FormatError, GRAIN_BYTES, SectorCount,
+};
 
 /// The stream that the block belongs to: two blocks, so that a block is not a whole tree.
 const STREAM: SectorCount = SectorCount(2 * BLOCK_SECTORS);
@@ -123,14 +125,13 @@ fn build(header: &Header, fields: &mut Fields<'_>) -> Vec<u8> {
     [&head[..], &frames, &index, &cvs].concat()
 }
 
-/// What is under a frame's seal: digest and body, made right in several ways or taken as they come.
 /// The payload of a gathered frame: runs as the input says, its check and, unless the input wants others, its header's numbers
 /// made right.
 fn gathered(how: u8, packed: bool, block: u64, fields: &mut Fields<'_>, at: (&mut u64, &mut u64)) -> Vec<u8> {
     let (count, given) = (usize::from(fields.u8() & 31), fields.counted());
     let (mut runs, mut plain, mut behind, mut total) = (Vec::new(), Vec::new(), *at.0, 0_u64);
     let first = given.first().copied().unwrap_or_default();
-    let (mut hasher, mut hashed) = (BlockHasher::new(BlockNo(block.min(1)), STREAM), 0);
+    let (mut hasher, mut hashed) = (BlockHasher::new(BlockNo(block.min(1)), STREAM), 0_u64);
     for number in 0..count {
         let (gap, len, zeros) = (fields.number(), fields.number(), fields.u8());
         let start = behind.wrapping_add(gap);
@@ -139,8 +140,11 @@ fn gathered(how: u8, packed: bool, block: u64, fields: &mut Fields<'_>, at: (&mu
         runs.extend_from_slice(&[zeros & if flag(how, 3) { 255 } else { 1 }, 0, 0, 0]);
         let bytes =
             vec![if zeros & 1 == 1 { 0 } else { first.wrapping_add(number as u8) | 1 }; (len & 255) as usize * 512];
-        hasher.update(&bytes);
-        hashed += bytes.len();
+        // No check is right for more than a block holds.
+        if hashed + bytes.len() as u64 <= BLOCK_BYTES {
+            hasher.update(&bytes);
+            hashed += bytes.len() as u64;
+        }
         if zeros & 1 == 0 {
             plain.extend_from_slice(&bytes);
         }
@@ -163,6 +167,7 @@ fn gathered(how: u8, packed: bool, block: u64, fields: &mut Fields<'_>, at: (&mu
     [&check[..], &lengths, &runs, &body].concat()
 }
 
+/// What is under a frame's seal: digest and body, made right in several ways or taken as they come.
 fn payload(how: u8, given: &[u8]) -> Vec<u8> {
     let with_digest = |plain: &[u8], body: &[u8]| [&blake3::hash(plain).as_bytes()[..], body].concat();
     match how >> 1 & 3 {

@@ -201,6 +201,7 @@ pub(super) fn odds(rng: &Rng) -> Odds {
         cut: some(15),
         answer_lost: some(15),
         doubled: some(10),
+        late: some(25),
         source_errors: some(200),
         target_errors: some(400),
         target_flips: some(600),
