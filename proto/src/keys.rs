@@ -9,6 +9,7 @@ use crate::header::{Header, ObjectKind, Suite};
 use crate::stream::Digest;
 use crate::units::{DiskId, Generation};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::agreement::{PrivateKey, X25519};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls::crypto::aws_lc_rs::hpke::DH_KEM_X25519_HKDF_SHA256_AES_256 as HPKE;
@@ -173,12 +174,17 @@ impl HydratorKey {
     /// A pair from what [`Self::expose`] gave: 32 private bytes, 32 public bytes.
     ///
     /// # Errors
-    /// Another length than 64 bytes.
+    /// Another length than 64 bytes; halves that are no pair, which would open nothing that was wrapped for the public one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         if bytes.len() != 64 {
             return bad(FormatErrorKind::Truncated, "hydrator key: 64 bytes expected");
         }
-        Ok(Self { private: HpkePrivateKey::from(bytes[..32].to_vec()), public: bytes[32..].to_vec() })
+        let (private, public) = bytes.split_at(32);
+        let pair = PrivateKey::from_private_key(&X25519, private).ok().and_then(|key| key.compute_public_key().ok());
+        match pair.is_some_and(|pair| pair.as_ref() == public) {
+            true => Ok(Self { private: HpkePrivateKey::from(private.to_vec()), public: public.to_vec() }),
+            false => bad(FormatErrorKind::Forged, "hydrator key: its two halves are no pair"),
+        }
     }
 
     /// Both halves, for the hydrator's own key file and for nothing else.

@@ -18,6 +18,18 @@ fn a_wrapped_key_opens_only_for_its_hydrator() {
 }
 
 #[test]
+fn a_key_of_which_a_bit_flipped_is_refused() {
+    let kept = HydratorKey::generate().unwrap().expose();
+    // One in the private half, one in the public one.
+    for at in [3, 40] {
+        let mut damaged = kept.clone();
+        damaged[at] ^= 1;
+        assert_eq!(HydratorKey::from_bytes(&damaged).err().map(|e| e.kind), Some(FormatErrorKind::Forged));
+    }
+    assert!(HydratorKey::from_bytes(&kept).is_ok());
+}
+
+#[test]
 fn a_moved_or_changed_envelope_is_refused() {
     let (envelope, hydrator, _) = envelope();
     let changes: [fn(&mut KeyEnvelope); 5] = [

@@ -22,7 +22,7 @@ fn agent(text: &str) {
         assert!(protection.capture.uploads > 0 && protection.capture.buffers > 0);
         assert!(protection.state.starts_with(config.state.join("disks")), "{:?} leads out of the folder", disk.source);
         let name = protection.state.file_name().map(|name| name.to_string_lossy().into_owned());
-        assert!(name.is_some_and(|name| !name.contains('/') && !name.starts_with("..")));
+        assert!(name.is_some_and(|name| !name.contains('/') && name != ".."));
     }
 }
 
