@@ -17,7 +17,7 @@ pub use encoders::{Encoded, Encoders};
 use crate::journal::{Journal, JournalError, Plan, StoredSegments};
 use crate::source::{Source, SourceError};
 use crate::tracker::TrackerError;
-use crate::workers::Workers;
+use crate::workers::{Place, Workers};
 use cut::Cutter;
 use futures_util::stream::{self, StreamExt};
 use sluice_client::{AgentApi, ApiError};
@@ -145,9 +145,14 @@ impl Capture {
         let (key, header) = (journal.identity().data_key.key(), self.attempt(journal, &plan));
         let encoders = Encoders::new(&key, &header, bitmap.count(), self.options.level).with_grains(grains);
         let encoders = Arc::new(encoders);
-        let mut uploads = Uploads::new(self, &plan, &header, &encoders);
+        // A first copy and a comparison are long.
+        let place = match plan.kind {
+            CycleKind::Initial | CycleKind::Resync => self.workers.place(bitmap.count().bytes().0),
+            CycleKind::Delta | CycleKind::Final => Place::FIRST,
+        };
+        let mut uploads = Uploads::new(self, &plan, &header, &encoders, place);
         let blocks = stream::iter(missing)
-            .map(|(block, extents)| self.encode(&encoders, plan.kind, block, extents))
+            .map(|(block, extents)| self.encode(&encoders, plan.kind, place, block, extents))
             .buffered(self.options.buffers.max(1));
         let blocks = std::pin::pin!(blocks);
         let cutter = Cutter::new(&key, &header, &encoders, self.options.segment_bytes);
@@ -164,6 +169,7 @@ impl Capture {
         &self,
         encoders: &Arc<Encoders>,
         kind: CycleKind,
+        place: Place,
         block: BlockNo,
         extents: Vec<sluice_proto::Extent>,
     ) -> Result<Encoded, CaptureError> {
@@ -175,7 +181,7 @@ impl Capture {
         read?;
         self.counts.bytes_read.fetch_add(buf.len() as u64, Ordering::Relaxed);
         let encoders = Arc::clone(encoders);
-        Ok(self.workers.run(move || encoders.encode(block, &extents, &buf)).await)
+        Ok(self.workers.run(place, move || encoders.encode(block, &extents, &buf)).await)
     }
 
     /// The header of a new attempt: its salt was never used before.

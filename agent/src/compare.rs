@@ -7,6 +7,7 @@ pub use reference::{Adopting, Reference, RemoteReference};
 pub use table::{Base, LocalTable};
 
 use crate::capture::{Capture, CaptureError};
+use crate::workers::Place;
 use futures_util::stream::{self, StreamExt};
 use sluice_proto::digests::{PART_GRAINS, ZERO_GRAIN, grain_digest, part_count};
 use sluice_proto::stream::{BlockHasher, Blocks, StreamDigest};
@@ -30,6 +31,7 @@ pub async fn differing(
     read_rate: Option<u64>,
 ) -> Result<SectorBitmap, CaptureError> {
     let disk = capture.source.size().sectors_ceil();
+    let place = capture.workers.place(disk.bytes().0);
     let mut pace = Pace::new(read_rate);
     let mut found = SectorBitmap::new();
     for part in 0..part_count(disk) {
@@ -39,7 +41,7 @@ pub async fn differing(
         let len = (PART_GRAINS * GRAIN_SECTORS).min(disk.0 - first);
         let chunks = chunks_of(Extent::new(first, len));
         let compared = stream::iter(chunks)
-            .map(|chunk| compare_chunk(capture, chunk, first, digests.clone()))
+            .map(|chunk| compare_chunk(capture, place, chunk, first, digests.clone()))
             .buffered(capture.options.buffers.max(1));
         let mut compared = std::pin::pin!(compared);
         while let Some(result) = compared.next().await {
@@ -85,7 +87,8 @@ async fn hash_block(
         hasher.update(&buf);
         hasher.finish()
     };
-    Ok(capture.workers.run(hash).await)
+    // For a final cycle, which somebody waits for.
+    Ok(capture.workers.run(Place::FIRST, hash).await)
 }
 
 /// Cuts an extent into pieces of a block's size.
@@ -97,6 +100,7 @@ fn chunks_of(whole: Extent) -> impl Iterator<Item = Extent> + Send {
 /// Compares the grains of one piece; `first` is the sector that `digests` begins at.
 async fn compare_chunk(
     capture: &Capture,
+    place: Place,
     chunk: Extent,
     first: u64,
     digests: Arc<Vec<Digest>>,
@@ -119,7 +123,7 @@ async fn compare_chunk(
         let different = grains.filter(|(i, bytes)| digests.get(from + i) != Some(&grain_digest(bytes)));
         different.map(|(i, _)| grain_extent(chunk, i)).collect()
     };
-    Ok((chunk, capture.workers.run(compare).await))
+    Ok((chunk, capture.workers.run(place, compare).await))
 }
 
 /// The `i`th grain of a piece; the disk's last may be short.

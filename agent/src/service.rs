@@ -1,7 +1,8 @@
 //! All the disks of a machine, each by itself: what befalls one never stops the others.
 
 use crate::disk::DiskError;
-use crate::protect::{ProtectError, Protection};
+use crate::protect::{ProtectError, Protected, Protection};
+use crate::tracker::ebpf::KernelTypes;
 use crate::workers::Workers;
 use sluice_client::AgentApi;
 use sluice_platform::durable;
@@ -11,7 +12,9 @@ use sluice_proto::keys::SigningKey;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinError;
+use tokio::time::timeout;
 
 /// The pause before a disk that could not be protected is tried again.
 const RETRY: Duration = Duration::from_secs(30);
@@ -37,6 +40,28 @@ pub fn signing_key(state: &Path, entropy: &dyn Entropy) -> Result<SigningKey, St
     Ok(SigningKey::from_seed(&seed))
 }
 
+/// How long a disk waits for those before it to be opened: one that hangs holds up nobody for long.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Disks are opened one after the other: what is open is shipped while the next is opened, which takes some flushes and keeps
+/// the kernel's verifier busy.
+#[derive(Clone, Default)]
+struct Opening(Arc<Mutex<()>>);
+
+impl Opening {
+    async fn open<T: Send + 'static>(&self, open: impl FnOnce() -> T + Send + 'static) -> T {
+        let turn = timeout(TURN, self.0.lock()).await;
+        let opened = tokio::task::spawn_blocking(open).await;
+        drop(turn);
+        match opened.map_err(JoinError::try_into_panic) {
+            Ok(opened) => opened,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // Cancelled: the runtime is shutting down and this task with it.
+            Err(Err(_)) => std::future::pending().await,
+        }
+    }
+}
+
 /// Protects every disk until told to stop.
 pub async fn run(
     disks: impl IntoIterator<Item = Protection>,
@@ -44,11 +69,15 @@ pub async fn run(
     signer: SigningKey,
     stop: watch::Receiver<bool>,
 ) {
-    let (workers, signer) = (Workers::per_processor(), Arc::new(signer));
+    let machine =
+        Machine { api, workers: Workers::per_processor(), signer: Arc::new(signer), opening: Opening::default() };
+    // Until each disk was opened, or could not be.
+    let types = Arc::new(KernelTypes::keep());
     let mut tasks = tokio::task::JoinSet::new();
     for disk in disks {
-        tasks.spawn(keep_protecting(disk, api.clone(), workers.clone(), signer.clone(), stop.clone()));
+        tasks.spawn(keep_protecting(Arc::new(disk), machine.clone(), types.clone(), stop.clone()));
     }
+    drop(types);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a disk's task ended by itself; restart the agent to protect it again");
@@ -56,17 +85,33 @@ pub async fn run(
     }
 }
 
-/// Protects one disk; where that fails, tries again after a while.
-async fn keep_protecting(
-    disk: Protection,
+/// What all disks of a machine share.
+#[derive(Clone)]
+struct Machine {
     api: Arc<dyn AgentApi>,
     workers: Workers,
     signer: Arc<SigningKey>,
+    opening: Opening,
+}
+
+/// Protects one disk; where that fails, tries again after a while.
+async fn keep_protecting(
+    disk: Arc<Protection>,
+    machine: Machine,
+    types: Arc<KernelTypes>,
     mut stop: watch::Receiver<bool>,
 ) {
     let source = disk.source.display().to_string();
+    let mut types = Some(types);
     while !*stop.borrow() {
-        let result = protect(&disk, &api, &workers, &signer, &stop).await;
+        let result = match machine.open(&disk, &stop).await {
+            Ok(protected) => {
+                drop(types.take());
+                protected.agent.run().await.map_err(ProtectError::from)
+            }
+            Err(error) => Err(error),
+        };
+        drop(types.take());
         let Err(error) = result else { return };
         let pause = match &error {
             ProtectError::Disk(DiskError::Grown { detail, .. }) => {
@@ -86,17 +131,15 @@ async fn keep_protecting(
     }
 }
 
-async fn protect(
-    disk: &Protection,
-    api: &Arc<dyn AgentApi>,
-    workers: &Workers,
-    signer: &SigningKey,
-    stop: &watch::Receiver<bool>,
-) -> Result<(), ProtectError> {
-    let protected = disk.start(api.clone(), workers.clone(), Arc::new(OsEntropy::new()), signer, stop.clone())?;
-    if let Some(remark) = &protected.remark {
-        tracing::warn!("{remark}");
+impl Machine {
+    async fn open(&self, disk: &Arc<Protection>, stop: &watch::Receiver<bool>) -> Result<Protected, ProtectError> {
+        let (one, this, stop) = (disk.clone(), self.clone(), stop.clone());
+        let start = move || one.start(this.api, this.workers, Arc::new(OsEntropy::new()), &this.signer, stop);
+        let protected = self.opening.open(start).await?;
+        if let Some(remark) = &protected.remark {
+            tracing::warn!("{remark}");
+        }
+        tracing::info!(source = %disk.source.display(), disk = %protected.disk, tracker = %protected.tracker, "protected");
+        Ok(protected)
     }
-    tracing::info!(source = %disk.source.display(), disk = %protected.disk, tracker = %protected.tracker, "protected");
-    Ok(protected.agent.run().await?)
 }

@@ -1,17 +1,35 @@
 //! Where hashing, compressing and sealing run: on threads of their own, or, in the simulation, in the only thread.
 
+mod slots;
+
+use slots::Slots;
 use sluice_platform::Precedence;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Runs computations away from the tasks that wait for disks and peers.
 #[derive(Clone)]
 pub struct Workers {
-    slots: Option<Arc<Semaphore>>,
+    slots: Option<Arc<Slots>>,
     count: usize,
     precedence: Precedence,
+    places: Arc<AtomicU64>,
+}
+
+/// Whose work goes first where threads are short: what is short, then the long work that had least to do when it began, then
+/// what began first. Long work of several disks that took turns would all end at one time: until then none of them would be
+/// protected, and while all are brought to their end at once, by flushes and questions, the processors would have nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    bytes: u64,
+    number: u64,
+}
+
+impl Place {
+    /// That of short work.
+    pub const FIRST: Self = Self { bytes: 0, number: 0 };
 }
 
 /// A computation under way.
@@ -21,7 +39,7 @@ impl Workers {
     /// `count` computations at once at most, each on a thread of the runtime's blocking pool.
     pub fn threads(count: usize) -> Self {
         let count = count.max(1);
-        Self { slots: Some(Arc::new(Semaphore::new(count))), count, precedence: Precedence::default() }
+        Self { slots: Some(Arc::new(Slots::new(count))), count, ..Self::inline() }
     }
 
     /// As many as the machine has processors.
@@ -31,7 +49,7 @@ impl Workers {
 
     /// Everything in the thread that asks: one order of events for one seed.
     pub fn inline() -> Self {
-        Self { slots: None, count: 1, precedence: Precedence::default() }
+        Self { slots: None, count: 1, precedence: Precedence::default(), places: Arc::default() }
     }
 
     /// How many run at once.
@@ -44,14 +62,18 @@ impl Workers {
         &self.precedence
     }
 
+    /// The place of long work on `bytes` that begins now.
+    pub fn place(&self, bytes: u64) -> Place {
+        Place { bytes, number: self.places.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
     /// Runs `work`. A panic in it goes on in the task that waits.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
+    pub fn run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Running<T> {
         let Some(slots) = self.slots.clone() else {
             return Box::pin(async move { work() });
         };
         Box::pin(async move {
-            // The semaphore is never closed.
-            let slot = slots.acquire_owned().await;
+            let slot = slots.take(place).await;
             let joined = tokio::task::spawn_blocking(move || {
                 let _slot = slot;
                 work()

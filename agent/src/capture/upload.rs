@@ -3,6 +3,7 @@
 use super::cut::Open;
 use super::{Capture, Encoders, salt_of};
 use crate::journal::{Journal, JournalError, Noted, Plan};
+use crate::workers::Place;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -26,11 +27,18 @@ pub(super) struct Uploads<'a> {
     disk: DiskId,
     generation: Generation,
     salt: Digest,
+    place: Place,
     under_way: FuturesUnordered<BoxFuture<'a, ApiResult<Sent>>>,
 }
 
 impl<'a> Uploads<'a> {
-    pub(super) fn new(capture: &'a Capture, plan: &Plan, header: &Header, encoders: &'a Encoders) -> Self {
+    pub(super) fn new(
+        capture: &'a Capture,
+        plan: &Plan,
+        header: &Header,
+        encoders: &'a Encoders,
+        place: Place,
+    ) -> Self {
         Self {
             capture,
             encoders,
@@ -38,6 +46,7 @@ impl<'a> Uploads<'a> {
             disk: header.disk,
             generation: header.generation,
             salt: salt_of(header),
+            place,
             under_way: FuturesUnordered::new(),
         }
     }
@@ -81,18 +90,16 @@ impl<'a> Uploads<'a> {
 
     fn send(&self, full: Open) -> impl Future<Output = ApiResult<Sent>> + Send + use<'a> {
         let (capture, encoders, cycle, disk) = (self.capture, self.encoders, self.plan_cycle, self.disk);
-        let (generation, salt) = (self.generation, self.salt);
+        let (generation, salt, place) = (self.generation, self.salt, self.place);
         async move {
             let Open { writer, cvs, plain_bytes, .. } = full;
             let (name, first) = (writer.name(), writer.first().0);
-            let (bytes, hash) = capture
-                .workers
-                .run(move || {
-                    let bytes = Bytes::from(writer.finish());
-                    let hash = Digest::of(&bytes);
-                    (bytes, hash)
-                })
-                .await;
+            let finish = move || {
+                let bytes = Bytes::from(writer.finish());
+                let hash = Digest::of(&bytes);
+                (bytes, hash)
+            };
+            let (bytes, hash) = capture.workers.run(place, finish).await;
             let len = bytes.len() as u64;
             let stored = put(capture, disk, cycle, generation, &name, bytes.clone()).await?;
             if bytes.is_unique() {

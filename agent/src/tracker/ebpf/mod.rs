@@ -64,7 +64,7 @@ mod tests;
 
 pub use available::{Why, available};
 pub use kernel::run_statistics;
-pub use pins::default_folder;
+pub use pins::{KernelTypes, default_folder};
 
 use super::{Doubt, Swap, Tracker, TrackerError, TrackerKind, TrackingEpoch};
 use device::Facts;

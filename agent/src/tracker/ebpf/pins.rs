@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 /// The programs, built from agent/bpf/track.bpf.c.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/track.bpf.o");
@@ -133,29 +133,59 @@ pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure>
     remove(&new)?;
     fs::create_dir(&new)?;
     let held = create_in(&new, identity).inspect_err(|_| drop(remove(&new)))?;
-    kernel::give_memory_back();
     remove(folder)?;
     fs::rename(&new, folder)?;
     Ok(held)
 }
 
-/// The types of the running kernel, more than a hundred thousand: those who need them at the same time, as when an agent of
-/// many disks starts, share them.
-fn kernel_types() -> Result<Arc<Btf>, Failure> {
-    static IN_USE: Mutex<Weak<Btf>> = Mutex::new(Weak::new());
-    let mut in_use = IN_USE.lock();
-    if let Some(types) = in_use.upgrade() {
-        return Ok(types);
+/// The types of the running kernel, more than a hundred thousand: who is to attach several disks keeps them in between, as
+/// reading them takes longer than all else.
+#[derive(Debug)]
+pub struct KernelTypes(());
+
+#[derive(Debug)]
+struct Kept {
+    keepers: usize,
+    types: Option<Arc<Btf>>,
+}
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { keepers: 0, types: None });
+
+impl KernelTypes {
+    /// From when one disk needs them until this is dropped they stay in memory, some 20 MiB.
+    #[must_use]
+    pub fn keep() -> Self {
+        KEPT.lock().keepers += 1;
+        Self(())
     }
-    let types = Arc::new(Btf::from_sys_fs()?);
-    *in_use = Arc::downgrade(&types);
-    Ok(types)
+
+    /// Reads them, or takes those that are kept.
+    fn get(&self) -> Result<Arc<Btf>, Failure> {
+        let mut kept = KEPT.lock();
+        if let Some(types) = &kept.types {
+            return Ok(types.clone());
+        }
+        let types = Arc::new(Btf::from_sys_fs()?);
+        kept.types = Some(types.clone());
+        Ok(types)
+    }
+}
+
+impl Drop for KernelTypes {
+    fn drop(&mut self) {
+        let mut kept = KEPT.lock();
+        kept.keepers -= 1;
+        if kept.keepers == 0 && kept.types.take().is_some() {
+            kernel::give_memory_back();
+        }
+    }
 }
 
 fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     let geometry = geometry_of(&identity);
     let words = geometry.area_words();
-    let btf = kernel_types()?;
+    let types = KernelTypes::keep();
+    let btf = types.get()?;
     let facts = &identity.facts;
     let constants: [(&str, u64); 13] = [
         ("disk_seq", facts.disk_seq),
