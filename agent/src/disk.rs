@@ -165,8 +165,11 @@ impl DiskAgent {
                 continue;
             };
             match error {
-                // The appliance was restored from a state in which it did not know the disk.
-                error if registered && code_of(&error) == Some(ErrorCode::NoSuchDisk) => registered = false,
+                // The appliance may have been restored from a state in which it did not know the disk, or not this generation.
+                error if registered && is_forgotten(&error) => {
+                    tracing::warn!(disk = %self.id(), %error, "not now; making the disk known again");
+                    registered = false;
+                }
                 // The disk is larger there, or its generation has another key, as this state is an old one; or the appliance
                 // takes no more disks: neither passes by itself.
                 CaptureError::Api(source) if !registered && source.code() == Some(ErrorCode::WrongState) => {
@@ -256,11 +259,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-fn code_of(error: &CaptureError) -> Option<ErrorCode> {
-    match error {
-        CaptureError::Api(error) => error.code(),
-        _ => None,
-    }
+/// True for what an appliance says that does not know the disk or its generation, among others. Who is known already loses
+/// nothing by making itself known again.
+fn is_forgotten(error: &CaptureError) -> bool {
+    matches!(error, CaptureError::Api(error) if matches!(error.code(), Some(ErrorCode::NoSuchDisk | ErrorCode::WrongState)))
 }
 
 /// True where the same may succeed later, or where the next order tells what has become of the cycle.

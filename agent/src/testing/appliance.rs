@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     SegmentsGone,
     /// The disk is not known.
     Unknown,
+    /// Its generation is not known.
+    OfOld,
 }
 
 /// The appliance.
@@ -75,6 +77,8 @@ pub(crate) struct Inner {
     newest: CycleNo,
     verified: Option<CycleRef>,
     generation: Generation,
+    /// How often a disk was made known.
+    pub(crate) registered: u64,
 }
 
 impl Fake {
@@ -105,6 +109,7 @@ impl Fake {
             newest: CycleNo(0),
             verified: None,
             generation: GENERATION,
+            registered: 0,
         };
         (std::sync::Arc::new(Self { inner: Mutex::new(inner), stop }), stopped)
     }
@@ -123,6 +128,7 @@ impl Fake {
             Some(Fault::LostRequest) => Err(lost()),
             Some(Fault::Busy) => refuse(ErrorCode::Unavailable, "busy"),
             Some(Fault::Unknown) => refuse(ErrorCode::NoSuchDisk, "no such disk"),
+            Some(Fault::OfOld) => refuse(ErrorCode::WrongState, "register the generation first"),
             Some(Fault::LostAnswer) => act(inner).and(Err(lost())),
             Some(Fault::SegmentsGone) => {
                 inner.segments.clear();
@@ -312,6 +318,7 @@ impl Inner {
 impl AgentApi for Fake {
     async fn register(&self, _: DiskId, request: RegisterRequest) -> ApiResult<DiskStatus> {
         let status = DiskStatus { generation: request.generation, verified: None, open: None };
+        self.inner.lock().registered += 1;
         self.call(|inner| inner.register(&request).map(|()| status))
     }
 

@@ -15,7 +15,7 @@ pub struct MemoryRepository {
     tables: Mutex<Tables>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tables {
     disks: BTreeMap<DiskId, DiskRecord>,
     cycles: BTreeMap<(DiskId, CycleNo), CycleRecord>,
@@ -45,6 +45,16 @@ impl MemoryRepository {
     /// An empty repository.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A copy that later changes don't touch.
+    pub fn snapshot(&self) -> Self {
+        Self { tables: Mutex::new(self.tables.lock().clone()) }
+    }
+
+    /// Puts a snapshot in the place of what is there.
+    pub fn put_back(&self, snapshot: &Self) {
+        *self.tables.lock() = snapshot.tables.lock().clone();
     }
 }
 

@@ -51,7 +51,9 @@ impl Inner {
     /// state; then nothing is believed of the target until it was compared.
     async fn learn(&self, cell: &Cell, state: &mut DiskState, request: &NextRequest) -> Reply<()> {
         let told = request.running.unwrap_or_default().max(request.settled);
-        if told > state.record.newest {
+        // Ordered again, a cycle that the agent is done with would be refused by it for ever.
+        let done_with = state.open.as_ref().is_some_and(|open| open.record.cycle <= request.settled);
+        if told > state.record.newest || done_with {
             self.catch_up(cell, state, told).await?;
         }
         if let Some(running) = request.running.filter(|c| *c > request.settled) {
@@ -72,18 +74,17 @@ impl Inner {
 
     async fn catch_up(&self, cell: &Cell, state: &mut DiskState, told: CycleNo) -> Reply<()> {
         let known = state.record.newest;
-        if told.0 - known.0 > AHEAD_MAX {
+        if told.0.saturating_sub(known.0) > AHEAD_MAX {
             return refuse(ErrorCode::BadRequest, format!("{} can't have come to cycle {told}", cell.disk));
         }
         tracing::error!(
             disk = %cell.disk, %known, %told,
-            "the agent knows newer cycles than this appliance, which was restored from an older state; source and target \
-             will be compared"
+            "the agent is further than this appliance, which was restored from an older state; source and target will be compared"
         );
         let detail = format!("the agent has gone on to cycle {told}: this appliance was restored from an older state");
         self.end(cell, state, Ending::failed(FailReason::Abandoned, detail)).await?;
         let mut record = state.record.clone();
-        record.newest = told;
+        record.newest = told.max(known);
         record.phase = record.phase.on(DiskEvent::Doubt).map_err(impossible)?;
         self.ports.repository.save(&record, None).await.map_err(repository_failed)?;
         state.record = record;

@@ -155,8 +155,14 @@ fn check_turn(open: &OpenCycle, segment: &StoredSegment) -> Reply<bool> {
     }
     let end = segment.first.0.saturating_add(segment.blocks);
     if end > open.blocks() {
-        let message = format!("segment {} ends at block {end}; the cycle has {}", segment.name, open.blocks());
-        return refuse(ErrorCode::Corrupt, message);
+        // Its agent opened the cycle with this plan, of which an appliance that was restored from an older state knows nothing.
+        let message = format!(
+            "segment {} ends at block {end}; cycle {} was opened with {} blocks: open it again",
+            segment.name,
+            cycle.cycle,
+            open.blocks()
+        );
+        return refuse(ErrorCode::NotStored, message);
     }
     Ok(false)
 }

@@ -26,6 +26,10 @@ struct Inner {
     /// Manifests as they were first sent.
     manifests: BTreeMap<Digest, Sent>,
     judged: BTreeSet<Digest>,
+    /// The newest cycle that was shipped.
+    shipped: CycleNo,
+    /// The newest that had been when an appliance was put back, which knows nothing of what was stored.
+    forgotten: CycleNo,
     /// What the target was last proven to hold.
     proven: Option<Vec<u64>>,
     crash_consistent: u64,
@@ -85,6 +89,8 @@ pub struct Judgement {
     pub limits: bool,
     /// Whether the source grew.
     pub grows: bool,
+    /// Whether the appliance was put back to older states.
+    pub put_back: bool,
 }
 
 impl Checker {
@@ -99,6 +105,8 @@ impl Checker {
             registered: None,
             manifests: BTreeMap::new(),
             judged: BTreeSet::new(),
+            shipped: CycleNo(0),
+            forgotten: CycleNo(0),
             proven: None,
             crash_consistent: 0,
             finals: 0,
@@ -137,12 +145,24 @@ impl Checker {
         self.0.lock().registered.as_ref() == Some(envelope)
     }
 
+    /// The appliance was put back to an older state: what it has forgotten may be sent again.
+    pub fn appliance_forgets(&self) {
+        self.note("the appliance is put back to an older state");
+        let mut inner = self.0.lock();
+        inner.forgotten = inner.shipped;
+    }
+
     /// The agent sends a segment: none of its blocks may be journalled as stored already.
     pub fn shipping(&self, cycle: CycleNo, name: &str, bytes: &Bytes) {
         self.note_event(cycle, name);
         let Ok(segment) = Segment::parse(bytes) else { return self.violation(format!("{name}: not a segment")) };
         let (first, blocks) = (segment.first().0, segment.blocks());
-        let logs = self.0.lock().agent.logs.lock().get("segments.log").cloned().unwrap_or_default();
+        let logs = {
+            let mut inner = self.0.lock();
+            inner.shipped = inner.shipped.max(cycle);
+            let judged = cycle > inner.forgotten;
+            judged.then(|| inner.agent.logs.lock().get("segments.log").cloned()).flatten().unwrap_or_default()
+        };
         for entry in logs {
             let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap_or_default());
             let (of, from, cvs) = (number(0), number(8), (entry.len() as u64 - 88) / 32);

@@ -69,6 +69,10 @@ struct World {
     limits: Option<Rng>,
     /// Chance for a source that grows; `None` in seeds that have no such.
     growth: Option<Rng>,
+    /// Chance for an appliance whose machine is put back to a snapshot; `None` in seeds that have no such.
+    put_back: Option<Rng>,
+    /// The appliance's database as the newest snapshot has it.
+    appliances_backup: Mutex<Option<MemoryRepository>>,
     /// The agent's state as the newest snapshot has it.
     backup: Arc<Mutex<Option<Files>>>,
     /// The agent's state before an older one was put in its place that is of another generation.
@@ -120,7 +124,7 @@ impl World {
         let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), data_key.clone());
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
-        let (limits, growth) = (Rng::new(seed, 3), Rng::new(seed, 6));
+        let (limits, growth, put_back) = (Rng::new(seed, 3), Rng::new(seed, 6), Rng::new(seed, 7));
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
             odds: Arc::new(Mutex::new(odds(&rng))),
@@ -131,6 +135,8 @@ impl World {
             twins_files: rng.once_in(4).then(Files::default),
             limits: limits.once_in(3).then_some(limits),
             growth: growth.once_in(3).then_some(growth),
+            put_back: put_back.once_in(3).then_some(put_back),
+            appliances_backup: Mutex::default(),
             backup: Arc::default(),
             newest: Mutex::default(),
             objects: Objects::default(),
@@ -186,6 +192,7 @@ impl World {
             twins: self.twins_files.is_some(),
             limits: self.limits.is_some(),
             grows: self.growth.is_some(),
+            put_back: self.put_back.is_some(),
             ..self.checker.judgement()
         }
     }

@@ -258,11 +258,19 @@ async fn a_source_that_vanishes_is_left_alone_until_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_appliance_that_forgets_the_disk_is_told_again() {
-    let mut world = in_step().await;
-    let calls = world.api.inner.lock().calls;
-    world.api.inner.lock().faults.insert(calls + 3, Fault::Unknown);
-    world.disk.scribble(3, &mut Dice::new(8));
-    world.go_on(&[Delta]).await.unwrap();
-    world.check_equal();
+async fn an_appliance_that_forgets_the_disk_or_its_generation_is_told_again() {
+    for forgotten in [Fault::Unknown, Fault::OfOld] {
+        let mut world = in_step().await;
+        let registered = {
+            let mut inner = world.api.inner.lock();
+            let next = inner.calls + 2;
+            inner.faults.insert(next, forgotten);
+            inner.registered
+        };
+        world.disk.scribble(3, &mut Dice::new(8));
+        world.go_on(&[Delta]).await.unwrap();
+        // Once by the agent that begins, and once more.
+        assert_eq!(world.api.inner.lock().registered, registered + 2, "{forgotten:?}");
+        world.check_equal();
+    }
 }

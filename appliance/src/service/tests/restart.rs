@@ -269,6 +269,19 @@ async fn an_agent_that_knows_more_than_the_appliance_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cycle_that_the_agent_is_done_with_is_not_ordered_again() {
+    let mut world = World::new().await;
+    world.register().await;
+    world.cycle(0, &whole()).await;
+    let start = world.start(1).await;
+    // A backup is taken here, and put back after this very cycle has ended.
+    world.restart().await;
+    assert_eq!(start.cycle, CycleNo(2));
+    let again = world.start(2).await;
+    assert_eq!((again.cycle, again.kind), (CycleNo(3), CycleKind::Resync));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_settled_verdict_that_the_appliance_lost_is_a_doubt() {
     let world = World::new().await;
     world.register().await;

@@ -99,7 +99,7 @@ async fn a_segment_beyond_the_plan_is_refused() {
     world.agent().open(DISK, start.cycle, small.open.clone()).await.unwrap();
     let large = Shipment::new(&start, &whole(), 1);
     let (stored, bytes) = &large.segments[1];
-    assert_eq!(code(world.put(start.cycle, stored, bytes).await), ErrorCode::Corrupt);
+    assert_eq!(code(world.put(start.cycle, stored, bytes).await), ErrorCode::NotStored);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,9 +4,12 @@ use super::{POLICY, World};
 use crate::life::Life;
 use crate::machine::{Files, Odds, SimRecords};
 use crate::rng::Rng;
+use futures_util::FutureExt;
 use sluice_agent::journal::Journal;
+use sluice_appliance::repository::Repository;
 use sluice_client::OperatorApi;
 use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
+use sluice_proto::Generation;
 use sluice_proto::env::Entropy;
 use sluice_proto::keys::{DataKey, KeyEnvelope, SigningKey};
 use sluice_proto::wire::{PolicyView, WindowView};
@@ -16,7 +19,7 @@ use tokio::time::Instant;
 impl World {
     /// What befalls the machines beside the deaths of processes.
     pub(super) async fn storm(&self, length: Duration) {
-        tokio::join!(self.befall(length), self.grow_now_and_then());
+        tokio::join!(self.befall(length), self.grow_now_and_then(), self.take_snapshots(length));
     }
 
     async fn befall(&self, length: Duration) {
@@ -59,6 +62,7 @@ impl World {
                 *self.agents_way.lock() = None;
                 *self.hydrators_way.lock() = None;
                 *self.operators_way.lock() = None;
+                self.put_appliance_back();
             }
             "hydrator" | "twin" if self.rng.once_in(2) => self.medium.crash(&self.rng),
             "agent" if *self.stormy.lock() => match self.rng.below(12) {
@@ -79,6 +83,10 @@ impl World {
     fn restore_backup(&self) {
         let Some(backup) = self.backup.lock().take() else { return };
         let (Some(old), Some(new)) = (envelope_of(&backup), envelope_of(&self.agent_files)) else { return };
+        if old.generation != new.generation && self.appliances_generation() != Some(new.generation) {
+            // Both put back to before a generation: only the hydrator knows, and refuses it until somebody decides.
+            return;
+        }
         let mut newest = self.newest.lock();
         // A disk that grows gets a new generation each time it is found to have: two states may have one of the same number.
         if old != new && (newest.is_none() || self.checker.is_registered(&new)) {
@@ -89,6 +97,36 @@ impl World {
         if let Some(made) = backup.made {
             self.disk.forget_swaps_since(made);
         }
+    }
+
+    /// Whoever operates the appliance's machine makes a snapshot of it, now and then and only in seeds that have such.
+    async fn take_snapshots(&self, length: Duration) {
+        let Some(chance) = &self.put_back else { return };
+        let end = Instant::now() + length;
+        while Instant::now() < end {
+            tokio::time::sleep(chance.pause(15_000)).await;
+            *self.appliances_backup.lock() = Some(self.repository.snapshot());
+        }
+    }
+
+    /// The appliance's machine is put back to its newest snapshot; the cache store is somewhere else and stays as it is.
+    fn put_appliance_back(&self) {
+        let Some(chance) = self.put_back.as_ref().filter(|_| *self.stormy.lock()) else { return };
+        // See `restore_backup`.
+        let agent_is_of_old = self.newest.lock().is_some();
+        if chance.once_in(3)
+            && !agent_is_of_old
+            && let Some(snapshot) = &*self.appliances_backup.lock()
+        {
+            self.checker.appliance_forgets();
+            self.repository.put_back(snapshot);
+        }
+    }
+
+    /// The generation that the appliance knows of.
+    fn appliances_generation(&self) -> Option<Generation> {
+        let disks = self.repository.disks().now_or_never()?.ok()?;
+        disks.first().map(|disk| disk.generation)
     }
 
     /// The policy of the appliance's configuration.
