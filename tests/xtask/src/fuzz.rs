@@ -178,6 +178,8 @@ fn fuzzer(program: &Path, target: &str) -> Command {
     let mut command = Command::new(program);
     command.env("FUZZ_TARGET", target).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     command.arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}")).arg(format!("-timeout={INPUT_SECONDS_MAX}"));
+    // What a busy machine makes slow is no finding.
+    command.arg(format!("-report_slow_units={INPUT_SECONDS_MAX}"));
     command
 }
 
