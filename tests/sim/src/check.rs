@@ -270,7 +270,9 @@ fn wrong(
     sector: u64,
     value: u64,
 ) -> Option<String> {
-    let then = swap.values[sector as usize];
+    let Some(then) = swap.values.get(sector as usize).copied() else {
+        return Some(format!("sector {sector} is planned by a swap of a smaller disk"));
+    };
     let flying = swap.in_flight.get(&sector).is_some_and(|values| values.contains(&value));
     match manifest.consistency {
         Consistency::Crash if value == then || flying => None,

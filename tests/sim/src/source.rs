@@ -72,8 +72,8 @@ pub struct SwapMark {
     pub values: Vec<u64>,
     /// Values that were on their way, landed or not: an image of this instant may hold them or not.
     pub in_flight: BTreeMap<u64, Vec<u64>>,
-    /// No plan that still counts was made by it.
-    pub forgotten: bool,
+    /// Since when no plan that counts was made by it.
+    pub forgotten: Option<Instant>,
 }
 
 struct Inner {
@@ -230,12 +230,20 @@ impl ModelDisk {
     pub fn swap_before(&self, at: Instant) -> Option<SwapMark> {
         let inner = self.0.lock();
         let before = || inner.swaps.iter().rev().filter(|s| s.at <= at);
-        before().find(|s| !s.forgotten).or_else(|| before().next()).cloned()
+        before().find(|s| s.forgotten.is_none()).or_else(|| before().next()).cloned()
     }
 
     /// No plan that still counts was made by a swap since then: the agent's state is that of then again.
     pub fn forget_swaps_since(&self, at: Instant) {
-        self.0.lock().swaps.iter_mut().filter(|swap| swap.at > at).for_each(|swap| swap.forgotten = true);
+        let since = |swap: &&mut SwapMark| swap.at > at && swap.forgotten.is_none();
+        self.0.lock().swaps.iter_mut().filter(since).for_each(|swap| swap.forgotten = Some(Instant::now()));
+    }
+
+    /// The agent's state is that of `at` again, which a state from before had taken the place of.
+    pub fn recall_swaps_until(&self, at: Instant) {
+        let since = |swap: &&mut SwapMark| swap.at <= at && swap.forgotten.is_some_and(|forgotten| forgotten >= at);
+        self.0.lock().swaps.iter_mut().filter(since).for_each(|swap| swap.forgotten = None);
+        self.forget_swaps_since(at);
     }
 
     /// True where the sector held `value` at some time from `from` to `to`, or had it on its way.

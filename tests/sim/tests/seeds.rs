@@ -54,7 +54,7 @@ fn seeds_that_failed_once_do_so_no_more() {
 
 #[test]
 fn a_seed_is_replayed_to_the_same_trace() {
-    let seeds = (1..=SEEDS).filter(|seed| seed % REPLAYED == 1);
+    let seeds = (1..=SEEDS).filter(|seed| seed % REPLAYED == 2);
     let replayed = keep_their_promises(seeds, sluice_sim::world::run_twice);
     let some = |what: fn(&Judgement) -> bool| replayed.iter().any(what);
     assert!(some(|j| j.twins && j.limits) && some(|j| !j.twins && !j.limits), "seeds of each kind are replayed");

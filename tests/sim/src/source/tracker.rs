@@ -47,7 +47,7 @@ impl Tracker for SimTracker {
         let current = std::mem::take(&mut inner.current);
         inner.pending.union_with(&current);
         let values = inner.settled.iter().map(|(_, value)| *value).collect();
-        let mark = SwapMark { at: Instant::now(), values, in_flight: inner.in_flight.clone(), forgotten: false };
+        let mark = SwapMark { at: Instant::now(), values, in_flight: inner.in_flight.clone(), forgotten: None };
         inner.swaps.push(mark);
         Ok(self.seen(&inner.pending))
     }

@@ -99,6 +99,9 @@ impl World {
             Some(newest) => {
                 self.checker.note("the newest state is put back");
                 self.agent_files.restore(&newest);
+                if let Some(made) = newest.made {
+                    self.disk.recall_swaps_until(made);
+                }
                 *self.backup.lock() = None;
             }
             None => self.checker.violation(format!("the agent gave up: {error}")),
