@@ -11,8 +11,9 @@ use sluice_proto::env::Entropy;
 use sluice_proto::keys::SigningKey;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinError;
 use tokio::time::timeout;
 
@@ -40,24 +41,45 @@ pub fn signing_key(state: &Path, entropy: &dyn Entropy) -> Result<SigningKey, St
     Ok(SigningKey::from_seed(&seed))
 }
 
-/// How long a disk waits for those before it to be opened: one that hangs holds up nobody for long.
+/// How long a disk waits for the one before it to be opened: one that hangs holds up nobody for long.
 const TURN: Duration = Duration::from_secs(5);
 
 /// Disks are opened one after the other: what is open is shipped while the next is opened, which takes some flushes and keeps
 /// the kernel's verifier busy.
 #[derive(Clone, Default)]
-struct Opening(Arc<Mutex<()>>);
+struct Opening(Arc<Turns>);
+
+#[derive(Default)]
+struct Turns {
+    turn: Mutex<()>,
+    /// How many have ended.
+    ended: AtomicU64,
+}
 
 impl Opening {
     async fn open<T: Send + 'static>(&self, open: impl FnOnce() -> T + Send + 'static) -> T {
-        let turn = timeout(TURN, self.0.lock()).await;
+        let turn = self.wait().await;
         let opened = tokio::task::spawn_blocking(open).await;
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
         drop(turn);
         match opened.map_err(JoinError::try_into_panic) {
             Ok(opened) => opened,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
             // Cancelled: the runtime is shutting down and this task with it.
             Err(Err(_)) => std::future::pending().await,
+        }
+    }
+
+    /// Waits for its turn; none where nobody's has ended for so long.
+    async fn wait(&self) -> Option<MutexGuard<'_, ()>> {
+        loop {
+            let ended = self.0.ended.load(Ordering::Relaxed);
+            if let Ok(turn) = timeout(TURN, self.0.turn.lock()).await {
+                return Some(turn);
+            }
+            if ended == self.0.ended.load(Ordering::Relaxed) {
+                return None;
+            }
         }
     }
 }
@@ -104,7 +126,13 @@ async fn keep_protecting(
     let source = disk.source.display().to_string();
     let mut types = Some(types);
     while !*stop.borrow() {
-        let result = match machine.open(&disk, &stop).await {
+        let word = stop.clone();
+        let opened = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            opened = machine.open(&disk, &word) => opened,
+        };
+        let result = match opened {
             Ok(protected) => {
                 drop(types.take());
                 protected.agent.run().await.map_err(ProtectError::from)

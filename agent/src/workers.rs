@@ -5,9 +5,11 @@ mod slots;
 use slots::Slots;
 use sluice_platform::Precedence;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::oneshot;
 
 /// Runs computations away from the tasks that wait for disks and peers.
 #[derive(Clone)]
@@ -73,19 +75,19 @@ impl Workers {
             return Box::pin(async move { work() });
         };
         Box::pin(async move {
-            let slot = slots.take(place).await;
-            let joined = tokio::task::spawn_blocking(move || {
-                let _slot = slot;
-                work()
-            })
-            .await;
-            match joined {
-                Ok(value) => value,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // Cancelled: the runtime is shutting down and this task with it.
-                    Err(_) => std::future::pending().await,
-                },
+            let (sender, done) = oneshot::channel();
+            let job = move || {
+                // Where nobody waits for it any more, it need not be done.
+                if !sender.is_closed() {
+                    drop(sender.send(catch_unwind(AssertUnwindSafe(work))));
+                }
+            };
+            slots.run(place, Box::new(job));
+            match done.await {
+                Ok(Ok(value)) => value,
+                Ok(Err(panic)) => resume_unwind(panic),
+                // The runtime is shutting down and this task with it.
+                Err(_) => std::future::pending().await,
             }
         })
     }
