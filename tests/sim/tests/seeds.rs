@@ -7,6 +7,8 @@ use std::io::Write;
 const REGRESSIONS: &[(u64, &str)] = &[
     (150, "the checker took a write that had landed and was not complete at the swap for one that the image must hold"),
     (205, "the same"),
+    (588, "an appliance that was put back to before a generation was never told of it again"),
+    (785, "one that was put back to where a comparison had just begun refused the plan's segments for good"),
     (
         1023,
         "the checker took another swap for that of a cycle that was committed before the agent's state was put back",
