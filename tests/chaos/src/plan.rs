@@ -61,9 +61,9 @@ impl Plan {
         Self { seed, store, format, trackers, clock, early, faults: 40, kinds }
     }
 
-    /// A short one for every day: kill, stop and cut, over a folder.
+    /// A short one for every day: kill, stop, cut and grow, over a folder.
     pub fn short(seed: u64) -> Self {
-        let kinds = vec![Kind::Kill, Kind::KillAll, Kind::Stop, Kind::Cut, Kind::Refuse, Kind::Stall];
+        let kinds = vec![Kind::Kill, Kind::KillAll, Kind::Stop, Kind::Cut, Kind::Refuse, Kind::Stall, Kind::Grow];
         Self {
             seed,
             store: Store::Folder,

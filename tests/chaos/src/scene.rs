@@ -3,7 +3,7 @@
 use crate::counts::Counts;
 use crate::plan::{FAKETIME, Plan, Store};
 use crate::proxy::Proxy;
-use crate::sources::Source;
+use crate::sources::{GROWTH_BYTES, Source};
 use nix::sys::signal::Signal;
 use sluice_crash::Noise;
 use sluice_test_support::Azurite;
@@ -19,8 +19,8 @@ use tempfile::TempDir;
 
 /// Room in the cache: for several cycles.
 const CACHE_BYTES: u64 = 192 << 20;
-/// Room for the targets: for both disks in any format.
-const TARGETS_BYTES: u64 = 640 << 20;
+/// Room for the targets: for both disks in any format and size.
+const TARGETS_BYTES: u64 = (640 << 20) + 2 * GROWTH_BYTES;
 /// A process that was just started checks its store before it listens for signals, for as long as that takes.
 const LISTENS_AFTER: Duration = Duration::from_secs(15);
 /// Lines of a process's log that a failure shows, its predecessors' included.

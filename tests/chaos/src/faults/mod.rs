@@ -5,6 +5,7 @@ mod azurite;
 mod clock;
 mod corrupt;
 mod full;
+mod grow;
 mod kill;
 mod link;
 mod stop;
@@ -16,6 +17,9 @@ use sluice_crash::Noise;
 use sluice_test_support::cluster::Part;
 use std::fmt::Display;
 use std::time::Duration;
+
+/// The most that a source grows by at once: 12 MiB, also by part of a file system's block.
+const GROWTH_SECTORS: u64 = 24 << 10;
 
 /// Something that happens to a scene.
 pub trait Fault: Display {
@@ -54,11 +58,13 @@ pub enum Kind {
     Azurite,
     /// A process's clock is stepped.
     Clock,
+    /// A source becomes larger.
+    Grow,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Kill,
         Self::KillAll,
         Self::Stop,
@@ -72,6 +78,7 @@ impl Kind {
         Self::Corrupt,
         Self::Azurite,
         Self::Clock,
+        Self::Grow,
     ];
 
     /// How often it is drawn, as against the others.
@@ -79,7 +86,7 @@ impl Kind {
         match self {
             Self::Kill => 20,
             Self::Stop | Self::Cut | Self::Corrupt => 3,
-            Self::Stall | Self::Throttle | Self::Clock | Self::Azurite => 2,
+            Self::Stall | Self::Throttle | Self::Clock | Self::Azurite | Self::Grow => 2,
             Self::KillAll | Self::Terminate | Self::Refuse | Self::FullCache | Self::FullTarget => 1,
         }
     }
@@ -104,6 +111,9 @@ impl Kind {
             Self::Clock => {
                 let part = plan.clock.unwrap_or(part);
                 (Box::new(clock::Step { part, seconds: clock::seconds(noise) }), 0)
+            }
+            Self::Grow => {
+                (Box::new(grow::Grow { source: noise.below(2) as usize, sectors: 1 + noise.below(GROWTH_SECTORS) }), 0)
             }
         }
     }
