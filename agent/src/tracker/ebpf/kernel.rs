@@ -55,16 +55,6 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<[u64; 28]> {
     Ok(info)
 }
 
-/// Gives freed memory back to the system. Reading the kernel's types takes some 30 MiB for a moment, and the agent's
-/// memory is promised to stay small.
-pub(super) fn give_memory_back() {
-    // SAFETY: it has no arguments that matter and touches free memory only.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
-}
-
 /// Waits until every BPF program that is running now has ended.
 ///
 /// The kernel promises this for an update of a map of maps ("wait for any running BPF programs to complete so that
