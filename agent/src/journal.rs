@@ -12,11 +12,12 @@ use record::Secret;
 pub use record::{Identity, Noted, Plan};
 pub use stored::{Stored, StoredSegments};
 
+use sluice_proto::cycle::CycleKind;
 use sluice_proto::header::{Header, ObjectKind};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::stream::{StreamDigest, subtrees};
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{BlockNo, ByteCount, CycleNo, SectorBitmap};
+use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, SectorBitmap};
 use std::collections::BTreeMap;
 
 /// A record can't be kept or read.
@@ -184,8 +185,17 @@ impl Journal {
     /// # Errors
     /// Records that can't be written.
     pub fn begin(&mut self, plan: Plan, mut bitmap: SectorBitmap) -> Result<(), JournalError> {
-        debug_assert!(self.plan.is_none(), "the sectors of a plan that runs must go into the carry first");
         bitmap.union_with(&self.carry);
+        self.begin_compared(plan, bitmap)
+    }
+
+    /// Begins a cycle that ships `bitmap` and nothing else: all that source and target differ in, so that what [`Self::carry`]
+    /// has beyond that is on the target already, as most of a first copy that failed may be.
+    ///
+    /// # Errors
+    /// As for [`Self::begin`].
+    pub fn begin_compared(&mut self, plan: Plan, bitmap: SectorBitmap) -> Result<(), JournalError> {
+        debug_assert!(self.plan.is_none(), "the sectors of a plan that runs must go into the carry first");
         self.records.remove(MANIFEST)?;
         self.records.remove(SEGMENTS)?;
         self.stored.clear();
@@ -282,8 +292,21 @@ impl Journal {
         self.update(|identity| {
             identity.verified = Some(verified);
             identity.settled = verified.cycle;
+            identity.cut_off = None;
         })?;
         self.end_plan()
+    }
+
+    /// The appliance says that a cycle is verified that does not run here any more. Where it was cut off by a new generation, it
+    /// is what the target holds from now on; its sectors stay in the carry, so that no proof is asked for.
+    ///
+    /// # Errors
+    /// Records that can't be written.
+    pub fn verified_elsewhere(&mut self, verified: CycleRef) -> Result<(), JournalError> {
+        if self.identity.cut_off == Some(verified) {
+            self.update(|identity| (identity.verified, identity.cut_off) = (Some(verified), None))?;
+        }
+        self.settle(verified.cycle)
     }
 
     /// The running cycle failed: its sectors go into the next.
@@ -327,7 +350,10 @@ impl Journal {
         change: impl FnOnce(&mut Identity),
     ) -> Result<(), JournalError> {
         // The cycle first: what is stored of it is sealed under the old key and must never meet the new one.
-        if let Some((_, bitmap)) = self.plan.clone() {
+        if let Some((plan, bitmap)) = self.plan.clone() {
+            let manifest = self.manifest()?.filter(|_| matches!(plan.kind, CycleKind::Delta | CycleKind::Final));
+            let cut_off = manifest.map(|bytes| CycleRef { cycle: plan.cycle, manifest: Digest::of(&bytes) });
+            self.update(|identity| identity.cut_off = cut_off)?;
             self.add_carry(&bitmap)?;
             self.end_plan()?;
         }

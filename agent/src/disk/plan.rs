@@ -129,15 +129,18 @@ impl DiskAgent {
         };
         let local = scans && doubt.is_none() && start.kind != CycleKind::Resync;
         let mut bitmap = match self.differences_by_table(&start, local).await? {
-            Some(bitmap) => bitmap,
+            // What the target has of cycles that failed, the table does not know.
+            Some(mut bitmap) => {
+                bitmap.union_with(self.journal.carry());
+                bitmap
+            }
             None => self.differences_by_target(&start, kind, doubt.clone()).await?,
         };
-        bitmap.union_with(self.journal.carry());
         if scans {
             bitmap = bitmap.round_to_grains(disk);
         }
         let plan = Plan::new(start.cycle, kind, self.tracker.kind(), start.previous);
-        self.journal.begin(Plan { doubt, ..plan }, bitmap)?;
+        self.journal.begin_compared(Plan { doubt, ..plan }, bitmap)?;
         self.journal.update(|identity| identity.doubt = None)?;
         Ok(())
     }

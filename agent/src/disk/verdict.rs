@@ -60,7 +60,7 @@ impl DiskAgent {
                 }
                 self.fail(cycle, reason.is_doubt().then_some(detail))?;
             }
-            Verdict::Verified { .. } => self.journal.settle(cycle)?,
+            Verdict::Verified { manifest, .. } => self.journal.verified_elsewhere(CycleRef { cycle, manifest })?,
         }
         (self.committed, self.short) = (None, None);
         Ok(())

@@ -32,6 +32,9 @@ pub struct Identity {
     pub verified: Option<CycleRef>,
     /// The newest cycle whose verdict has been dealt with.
     pub settled: CycleNo,
+    /// The delta that a new generation cut off between its commit and its verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_off: Option<CycleRef>,
     /// The unbroken run of tracking that has seen every write since the last swap.
     pub epoch: Option<TrackingEpoch>,
     /// The number of the newest release that the tracker was asked for, noted before it is: no number is used twice, also
@@ -83,6 +86,7 @@ impl Identity {
             envelope,
             verified: None,
             settled: CycleNo(0),
+            cut_off: None,
             epoch: None,
             released: 0,
             doubt: None,

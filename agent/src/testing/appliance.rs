@@ -296,8 +296,14 @@ impl Inner {
         self.verdicts.insert(cycle, Verdict::Verified { cycle, manifest: hash, target_digest, proof });
     }
 
-    /// The cycle fails when half of it is written.
+    /// The cycle fails when half of it is written; a first copy when it is, and half of it spoilt again.
     fn spoil(&mut self, cycle: CycleNo, reason: FailReason, manifest: &Manifest) {
+        if manifest.kind == CycleKind::Initial {
+            apply(manifest, &self.segments, &mut self.target);
+            let half = self.target.len() / 2;
+            self.target[..half].fill(0xee);
+            return self.fail(cycle, reason, "spoilt");
+        }
         let runs: Vec<_> = manifest.plan.runs().collect();
         for run in &runs[..runs.len().div_ceil(2)] {
             self.target[bytes_of(*run)].fill(0xee);
@@ -307,7 +313,9 @@ impl Inner {
 
     pub(crate) fn fail(&mut self, cycle: CycleNo, reason: FailReason, detail: &str) {
         let Some((start, _)) = self.open.take() else { return };
-        let kind = if reason.is_doubt() && start.kind != CycleKind::Initial { CycleKind::Resync } else { start.kind };
+        // A failed first copy is followed by a comparison.
+        let compare = reason.is_doubt() || start.kind == CycleKind::Initial;
+        let kind = if compare { CycleKind::Resync } else { start.kind };
         self.orders.push_front(kind);
         self.pause = true;
         self.verdicts.insert(cycle, Verdict::Failed { cycle, reason, detail: detail.into() });

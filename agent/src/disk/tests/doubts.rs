@@ -274,3 +274,55 @@ async fn an_appliance_that_forgets_the_disk_or_its_generation_is_told_again() {
         world.check_equal();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failed_first_copy_has_brought_is_not_shipped_again() {
+    for scans in [false, true] {
+        let mut world = World::new(&[Initial]);
+        world.scans = scans;
+        world.api.inner.lock().busy = None;
+        world.api.inner.lock().failures.insert(1, FailReason::SegmentCorrupt);
+        world.run().await.unwrap();
+        assert_eq!(world.kinds(), [Resync]);
+        world.check_equal();
+        // Half of the target was spoilt.
+        let (planned, disk) = (world.api.inner.lock().done[0].plan.count(), world.disk.sectors());
+        assert!(planned.0 < disk.0 * 2 / 3, "{planned} of {disk} sectors are shipped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delta_that_a_new_key_cuts_off_needs_no_comparison() {
+    let mut verified = 0;
+    for call in 1.. {
+        let mut world = in_step().await;
+        world.disk.scribble(20, &mut Dice::new(8));
+        world.order(&[Delta, Delta]);
+        let first = world.api.inner.lock().calls;
+        world.api.inner.lock().faults.insert(first + call, Fault::LostAnswer);
+        let (agent, api) = (world.agent(None).unwrap(), world.api.clone());
+        // Stopped while it does not know what has become of its call.
+        let lost = async move {
+            while !api.inner.lock().faults.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = agent.run() => {
+                result.unwrap();
+                break;
+            }
+            () = lost => {}
+        }
+        let mut journal = testing::journal(&world.records, &world.disk).unwrap();
+        journal.rotate(&testing::key(), testing::envelope(journal.identity().generation.next())).unwrap();
+        verified += usize::from(journal.identity().cut_off.is_some());
+        drop(journal);
+        world.disk.scribble(20, &mut Dice::new(9));
+        world.go_on(&[Delta]).await.unwrap();
+        assert!(!world.kinds().contains(&Resync), "after call {call}: {:?}", world.kinds());
+        world.check_equal();
+    }
+    assert!(verified > 0, "no delta was cut off behind its commit");
+}
