@@ -1,6 +1,6 @@
 //! One disk as the hydrator knows it: its ledger, its target, and the cycle that is under way.
 
-use super::accept::Facts;
+use super::accept::{Facts, check_untouched};
 use super::ahead::Ahead;
 use super::budget::Budget;
 use super::commit::Committed;
@@ -209,7 +209,12 @@ impl Session {
         if let Some(done) =
             self.file.ledger.verified.filter(|v| v.cycle == reference && v.generation == work.generation)
         {
-            // It was verified before, and the report was lost.
+            // It was verified before, and the report was lost. What has become of the target since counts, but after a final
+            // cycle: whoever boots from it writes to it.
+            if done.whole_disk.is_none() {
+                let now = self.target(work).await?.fingerprint().await?;
+                check_untouched(self.file.ledger.fingerprint.as_ref(), &now).map_err(Stop::Fail)?;
+            }
             return Ok(Report::verified(&done, proof));
         }
         let manifest = self.manifest(work, hash, &key).await?;

@@ -125,3 +125,26 @@ async fn a_cycle_that_a_crash_cut_short_is_gone_on_with_whatever_it_has_written(
     drop(session);
     verified(&bench, &delta).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_was_lost_says_nothing_of_a_target_that_was_changed_since() {
+    let mut bench = Bench::new(SECTORS, 93);
+    let last = initial(&mut bench).await;
+    let plan = bench.source.scribble(&scattered());
+    let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
+    verified(&bench, &delta).await;
+    bench.target.tamper(|disk| disk[99] ^= 1);
+    assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetChanged);
+    heals(&mut bench, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_of_a_final_cycle_is_made_again_whatever_was_written_since() {
+    let mut bench = Bench::new(SECTORS, 94);
+    let last = initial(&mut bench).await;
+    let end = bench.source.ship(CycleKind::Final, 2, SectorBitmap::new(), Some(last)).await;
+    verified(&bench, &end).await;
+    // It was booted from.
+    bench.target.tamper(|disk| disk[99] ^= 1);
+    verified(&bench, &end).await;
+}
