@@ -77,6 +77,12 @@ const MUTATIONS: &[Mutation] = &[
         to: "if !reply.more || last.is_some() {",
     },
     Mutation {
+        name: "a comparison ships all that was planned before",
+        file: "agent/src/disk/plan.rs",
+        from: "self.journal.begin_compared(Plan { doubt, ..plan }, bitmap)?;",
+        to: "self.journal.begin(Plan { doubt, ..plan }, bitmap)?;",
+    },
+    Mutation {
         name: "what was read back is not compared",
         file: "target-hydrator/src/apply/commit.rs",
         from: "    if bitmaps_equal && digest == manifest.digest {",

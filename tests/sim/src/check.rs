@@ -5,11 +5,11 @@ use crate::source::{ModelDisk, SwapMark, value_of};
 use crate::target::Medium;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_proto::cycle::{Consistency, CycleKind};
+use sluice_proto::cycle::{Consistency, CycleKind, TrackerKind};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::manifest::Manifest;
 use sluice_proto::segment::Segment;
-use sluice_proto::{CycleNo, Digest, FormatError, FormatErrorKind};
+use sluice_proto::{CycleNo, Digest, FormatError, FormatErrorKind, GRAIN_SECTORS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -186,8 +186,12 @@ impl Checker {
             Ok(manifest) => {
                 // Nothing swaps between a plan and its commit: the last swap before is the plan's.
                 let (at, disk) = (Instant::now(), inner.disk.clone());
-                let sent = || Sent { manifest, at, swap: disk.swap_before(at) };
-                inner.manifests.entry(Digest::of(bytes)).or_insert_with(sent);
+                let (hash, swap) = (Digest::of(bytes), disk.swap_before(at));
+                if !inner.manifests.contains_key(&hash) {
+                    let again = swap.as_ref().and_then(|swap| inner.begun_again(&manifest, swap));
+                    inner.violations.extend(again);
+                    inner.manifests.insert(hash, Sent { manifest, at, swap });
+                }
             }
             Err(error) => inner.violations.push(format!("{cycle:?}: manifest: {error}")),
         }
@@ -260,6 +264,40 @@ impl Checker {
         }
     }
 }
+
+impl Inner {
+    /// Whether a comparison ships most of what the target has already. A few grains it may: what somebody read wrong, or changed
+    /// meanwhile.
+    fn begun_again(&self, manifest: &Manifest, swap: &SwapMark) -> Option<String> {
+        // A plan that came back with an older state of the agent's is of a target that was.
+        let old = self
+            .manifests
+            .iter()
+            .any(|(hash, sent)| self.judged.contains(hash) && sent.manifest.cycle >= manifest.cycle);
+        if manifest.kind != CycleKind::Resync || manifest.tracker != TrackerKind::Ebpf || old {
+            return None;
+        }
+        let (now, target) = (self.disk.values(), self.medium.contents());
+        let target: Vec<_> = target.chunks(512).map(value_of).collect();
+        let equal = |sector: u64| {
+            let there = target.get(sector as usize).copied().flatten();
+            there.is_some()
+                && there == now.get(sector as usize).copied()
+                && there == swap.values.get(sector as usize).copied()
+        };
+        let mut grains: BTreeMap<u64, bool> = BTreeMap::new();
+        for sector in manifest.plan.runs().flat_map(|run| run.start.0..run.end().0) {
+            *grains.entry(sector / GRAIN_SECTORS).or_insert(true) &= equal(sector);
+        }
+        let needless = grains.values().filter(|equal| **equal).count();
+        (needless > NEEDLESS_MAX && needless * 2 > grains.len()).then(|| {
+            format!("{:?}: {needless} of {} grains are shipped that the target has", manifest.cycle, grains.len())
+        })
+    }
+}
+
+/// Grains that a comparison may ship in vain.
+const NEEDLESS_MAX: usize = 8;
 
 /// Why the sector may not hold `value` after this cycle.
 fn wrong(

@@ -18,6 +18,11 @@ const REGRESSIONS: &[(u64, &str)] = &[
         7821,
         "a release that was cut off and the next one had the same number, so a state put back from between was trusted",
     ),
+    (
+        19470,
+        "a hydrator said of a target that another had changed since what it had proven of it before, to an appliance that was put \
+         back",
+    ),
 ];
 
 /// How many seeds CI runs.
