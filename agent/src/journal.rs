@@ -5,11 +5,13 @@
 
 mod folder;
 mod record;
+mod records;
 mod stored;
 
 pub use folder::FolderRecords;
 use record::Secret;
 pub use record::{Identity, Noted, Plan};
+pub use records::{EachEntry, Records};
 pub use stored::{Stored, StoredSegments};
 
 use sluice_proto::cycle::CycleKind;
@@ -24,27 +26,6 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the agent's state: {0}")]
 pub struct JournalError(pub String);
-
-/// Who is shown the entries of a log.
-pub type EachEntry<'a> = dyn FnMut(&[u8]) -> Result<(), JournalError> + 'a;
-
-/// Durable records by name. What `save` has returned for survives a power cut.
-pub trait Records: Send + Sync {
-    /// The record, if there is one.
-    fn load(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError>;
-    /// Puts the record in the place of the old one, whole or not at all.
-    fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError>;
-    /// The same for several, which are put in their places in this order.
-    fn save_all(&mut self, records: &[(&str, &[u8])]) -> Result<(), JournalError> {
-        records.iter().try_for_each(|(name, bytes)| self.save(name, bytes))
-    }
-    /// Removes the record. A power cut may bring it back, until another is saved.
-    fn remove(&mut self, name: &str) -> Result<(), JournalError>;
-    /// Shows `each` all entries of a log, oldest first, until it fails.
-    fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError>;
-    /// Adds an entry to a log. It survives a crash of the process; a power cut may take the newest entries.
-    fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError>;
-}
 
 const IDENTITY: &str = "disk.json";
 const PLAN: &str = "plan.json";
@@ -78,7 +59,7 @@ impl Journal {
             let decoded = records.load(name)?.map(|bytes| SectorBitmap::decode(&bytes, disk)).transpose();
             decoded.map_err(|e| JournalError(format!("{name}: {e}")))
         };
-        let carry = bitmap(CARRY)?.unwrap_or_default();
+        let mut carry = bitmap(CARRY)?.unwrap_or_default();
         let plan = records.load(PLAN)?.map(|bytes| Plan::decode(&bytes)).transpose()?;
         // Stopped between noting the proof and letting go of the plan, or back after a power cut.
         let is_proven = |plan: &Plan| identity.verified.is_some_and(|verified| verified.cycle == plan.cycle);
@@ -101,6 +82,11 @@ impl Journal {
         };
         let mut stored = StoredSegments::default();
         if let Some((plan, _)) = &plan {
+            if plan.cycle > identity.settled {
+                // Its bitmap stands for all that was carried: a crash, or a power cut, has left that behind, or a copy of the plan.
+                carry = SectorBitmap::new();
+                records.remove(CARRY)?;
+            }
             records.read_log(SEGMENTS, &mut |entry| match Noted::decode(entry)? {
                 noted if noted.cycle == plan.cycle => stored.insert(&noted),
                 _ => Ok(()),

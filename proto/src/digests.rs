@@ -30,6 +30,17 @@ pub fn grain_digest(bytes: &[u8]) -> Digest {
     if crate::segment::is_zero(bytes) { ZERO_GRAIN } else { Digest::of(bytes) }
 }
 
+/// Bytes at a part's salt's beginning that are the same for all parts of one comparison; the others are drawn for each.
+pub const NUMBER_BYTES: usize = 16;
+
+/// The comparison that a part is of: the number that its salt begins with. For one cycle the target may be read twice, by two
+/// hydrators, and change in between.
+pub fn comparison_of(header: &Header) -> Digest {
+    let mut number = header.salt;
+    number[NUMBER_BYTES..].fill(0);
+    Digest(number)
+}
+
 /// Seals part `part` of a table. The header's fields are the part, its number of grains, and the disk's sectors.
 pub fn seal_part(header: &Header, key: &DataKey, part: u64, disk: SectorCount, digests: &[Digest]) -> Vec<u8> {
     let header = Header { kind: ObjectKind::Digests, fields: [part, digests.len() as u64, disk.0], ..header.clone() };

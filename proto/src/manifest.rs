@@ -89,12 +89,19 @@ pub struct Manifest {
     pub digest: Digest,
     /// BLAKE3 of the whole source, in a final cycle.
     pub whole_disk: Option<Digest>,
+    /// The comparison by which a resync was planned: which of several, as the target's digests name it. Only where there is no
+    /// [`Self::whole_disk`]; none is by an agent that carries what earlier cycles had planned all the same.
+    pub comparison: Option<Digest>,
 }
 
 const SEAL: Part = Part { block: u64::MAX, frame: 0 };
 const ENTRY_BYTES: usize = 8 + 8 + 8 + 32 + 32;
 /// The digests that are sealed.
 const TAIL_BYTES: usize = 32 + 1 + 32;
+/// What the last of them is.
+const NOTHING: u8 = 0;
+const WHOLE_DISK: u8 = 1;
+const COMPARISON: u8 = 2;
 
 impl Manifest {
     /// The manifest's bytes under the generation's data key.
@@ -124,8 +131,13 @@ impl Manifest {
         out[..HEADER_BYTES].copy_from_slice(&header.encode());
         let mut tail = Vec::with_capacity(TAIL_BYTES + TAG_BYTES);
         tail.extend_from_slice(&self.digest.0);
-        tail.push(u8::from(self.whole_disk.is_some()));
-        tail.extend_from_slice(&self.whole_disk.unwrap_or(Digest([0; 32])).0);
+        let (what, last) = match (self.whole_disk, self.comparison) {
+            (Some(whole), _) => (WHOLE_DISK, whole),
+            (None, Some(comparison)) => (COMPARISON, comparison),
+            (None, None) => (NOTHING, Digest([0; 32])),
+        };
+        tail.push(what);
+        tail.extend_from_slice(&last.0);
         key.object_key(&header).seal(SEAL, &out, &mut tail, 0);
         out.extend_from_slice(&tail);
         if self.suite == Suite::Plain {
@@ -167,10 +179,14 @@ impl Manifest {
         key.object_key(&header).open(SEAL, signed, tail, &mut opened, "manifest")?;
         let mut c = Cursor::new(&opened, "manifest digests");
         let digest = Digest(c.array()?);
-        let whole = c.u8()? != 0;
-        let whole_disk = Digest(c.array()?);
+        let what = c.u8()?;
+        let last = Digest(c.array()?);
         c.end()?;
-        Ok(Self { digest, whole_disk: whole.then_some(whole_disk), ..claimed.manifest })
+        if what > COMPARISON {
+            return Err(unknown("digest"));
+        }
+        let last_if = |is| (what == is).then_some(last);
+        Ok(Self { digest, whole_disk: last_if(WHOLE_DISK), comparison: last_if(COMPARISON), ..claimed.manifest })
     }
 }
 
@@ -230,6 +246,7 @@ impl ClaimedManifest {
             segments,
             digest: Digest([0; 32]),
             whole_disk: None,
+            comparison: None,
         };
         Ok(Self { manifest, sealed_at })
     }

@@ -217,6 +217,7 @@ fn a_manifest() {
         segments: vec![segment],
         digest: Digest([7; 32]),
         whole_disk: None,
+        comparison: None,
     };
     let kept = sample("v1-manifest", || manifest.encode(&key()));
     assert_eq!(Manifest::decode(&kept, &key()).unwrap(), manifest);

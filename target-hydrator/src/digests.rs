@@ -1,12 +1,13 @@
 //! The target's digests, made when an agent wants to compare: of what is on the target now, whatever the ledger says.
 
 use crate::apply::{Holes, Session, Stop};
+use crate::ledger::Comparison;
 use crate::progress::Phase;
-use crate::target::Target;
+use crate::target::{Fingerprint, Target};
 use sluice_client::HydratorApi;
 use sluice_platform::AlignedBuf;
 use sluice_proto::cycle::FailReason;
-use sluice_proto::digests::{PART_GRAINS, ZERO_GRAIN, grain_count, grain_digest, part_count, seal_part};
+use sluice_proto::digests::{NUMBER_BYTES, PART_GRAINS, ZERO_GRAIN, grain_count, grain_digest, part_count, seal_part};
 use sluice_proto::env::Entropy;
 use sluice_proto::header::{Header, ObjectKind, Suite};
 use sluice_proto::wire::Work;
@@ -35,13 +36,16 @@ impl Session {
         let key = self.unlock(work).await?;
         self.expect_growth(work).await?;
         let target = self.target(work).await?;
+        // What a hydrator that was killed has written and not flushed would be compared, and could be lost after that.
+        target.sync().await?;
         let before = target.fingerprint().await?;
         let disk = work.size.sectors_ceil();
         self.env.progress.begin(work.disk, work.cycle, Phase::Comparing, disk.bytes());
         let target_disk = target.sectors();
         let mut reader = Reader { target, disk, target_disk, holes: Holes::default(), pace: Pace::new(work.read_rate) };
+        let comparison = self.begin_comparison(work, &before).await?;
         for part in 0..part_count(disk) {
-            let header = header(work, &*self.env.entropy);
+            let header = header(work, comparison, &*self.env.entropy);
             let mut table = Vec::new();
             let from = part * PART_GRAINS;
             for step in (from..grain_count(disk).min(from + PART_GRAINS)).step_by(STEP_GRAINS as usize) {
@@ -53,7 +57,7 @@ impl Session {
             let last = part + 1 == part_count(disk);
             if last {
                 // Before the agent can go on with them: else a crash here would make its cycle one that nobody asked for.
-                self.note_compared(work, &reader, before).await?;
+                self.note_compared(work, &reader, before.clone()).await?;
             }
             let key = key.clone();
             let seal = move || seal_part(&header, &key, part, disk, &table);
@@ -65,20 +69,30 @@ impl Session {
         Ok(())
     }
 
-    async fn note_compared(
-        &mut self,
-        work: &Work,
-        reader: &Reader,
-        before: crate::target::Fingerprint,
-    ) -> Result<(), Stop> {
+    /// The comparison's number: that of the one that was cut short where the target is what it was then, so that an agent which
+    /// has some of its digests can go on with the others; else a new one.
+    async fn begin_comparison(&mut self, work: &Work, now: &Fingerprint) -> Result<Digest, Stop> {
+        let known = self.file.ledger.comparison.as_ref();
+        if let Some(known) = known.filter(|known| known.cycle == work.cycle && known.fingerprint == *now) {
+            return Ok(known.number);
+        }
+        let mut number = [0; 32];
+        self.env.entropy.fill(&mut number[..NUMBER_BYTES]);
+        let comparison = Comparison { cycle: work.cycle, number: Digest(number), fingerprint: now.clone() };
+        self.file.ledger.comparison = Some(comparison);
+        self.file.save().await?;
+        Ok(Digest(number))
+    }
+
+    async fn note_compared(&mut self, work: &Work, reader: &Reader, before: Fingerprint) -> Result<(), Stop> {
         let now = reader.target.fingerprint().await?;
         if now != before {
             return Err(Stop::fail(FailReason::TargetChanged, "somebody writes to the target while it is being read"));
         }
         let ledger = &mut self.file.ledger;
         let read_to = reader.target_disk.min(reader.disk);
-        if ledger.compared == Some(work.cycle) && ledger.fingerprint.is_some() {
-            // Asked again after a restart: the agent may have planned by the first answer, so that nothing may have changed since.
+        if ledger.compared == Some(work.cycle) && ledger.fingerprint.as_ref() == Some(&now) {
+            // Asked again after a restart: the agent may have planned by the first answer.
             ledger.compared_to = ledger.compared_to.map(|first| first.min(read_to));
         } else {
             (ledger.compared, ledger.compared_to) = (Some(work.cycle), Some(read_to));
@@ -88,9 +102,9 @@ impl Session {
     }
 }
 
-fn header(work: &Work, entropy: &dyn Entropy) -> Header {
-    let mut salt = [0; 32];
-    entropy.fill(&mut salt);
+fn header(work: &Work, comparison: Digest, entropy: &dyn Entropy) -> Header {
+    let mut salt = comparison.0;
+    entropy.fill(&mut salt[NUMBER_BYTES..]);
     Header {
         kind: ObjectKind::Digests,
         suite: Suite::Aes256Gcm,

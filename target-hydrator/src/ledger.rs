@@ -59,9 +59,24 @@ pub struct Ledger {
     pub doubt: Option<String>,
     /// The cycle for which the target's digests were made, as long as nothing was written since.
     pub compared: Option<CycleNo>,
+    /// The comparison that was begun last, noted before any of its digests is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// How many sectors were read for that; those behind counted as zeros.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared_to: Option<SectorCount>,
+}
+
+/// A comparison of the target with its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// The cycle that it is for.
+    pub cycle: CycleNo,
+    /// Its number, which the manifest of a resync that is planned by it names.
+    pub number: Digest,
+    /// The target when it began. Read again, it is the same comparison only where that is the same.
+    pub fingerprint: Fingerprint,
 }
 
 /// A target and whether it was made whole.
@@ -220,6 +235,7 @@ impl Ledger {
             state: State::Idle,
             doubt: None,
             compared: None,
+            comparison: None,
             compared_to: None,
         }
     }

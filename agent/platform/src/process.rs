@@ -27,6 +27,7 @@ pub fn keep_small() {
     // Where there can be no more threads, nothing but memory is lost either.
     let _ = keeper.spawn(|| {
         loop {
+            // sleep: nothing tells when memory is free
             thread::sleep(GIVE_BACK_EVERY);
             give_back();
         }

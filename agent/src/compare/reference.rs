@@ -4,9 +4,9 @@ use super::LocalTable;
 use crate::capture::CaptureError;
 use async_trait::async_trait;
 use sluice_client::AgentApi;
-use sluice_proto::digests::open_part;
+use sluice_proto::digests::{comparison_of, open_part};
 use sluice_proto::keys::DataKey;
-use sluice_proto::{CycleNo, Digest, DiskId, Generation, SectorCount};
+use sluice_proto::{CycleNo, Digest, DiskId, FormatError, FormatErrorKind, Generation, SectorCount};
 use std::sync::Arc;
 
 /// How long one request for digests is held open, in milliseconds.
@@ -33,6 +33,8 @@ pub struct RemoteReference {
     pub key: DataKey,
     /// The disk's size.
     pub sectors: SectorCount,
+    /// The comparison that the parts so far are of.
+    pub comparison: Option<Digest>,
 }
 
 #[async_trait]
@@ -44,6 +46,12 @@ impl Reference for RemoteReference {
                 let (header, digests) = open_part(&bytes, &self.key, part, self.sectors)?;
                 // An old table would hide what changed on the target since.
                 header.expect(self.disk, self.generation, self.cycle)?;
+                let comparison = comparison_of(&header);
+                if *self.comparison.get_or_insert(comparison) != comparison {
+                    // The target may have changed between the two.
+                    let text = format!("digests: part {part} is of another comparison than those before it");
+                    return Err(FormatError::new(FormatErrorKind::Misplaced, text).into());
+                }
                 return Ok(digests);
             }
         }

@@ -5,9 +5,9 @@ use crate::capture::CaptureError;
 use crate::compare::{self, Adopting, Base, RemoteReference};
 use crate::journal::Plan;
 use crate::tracker::Swap;
-use sluice_proto::SectorBitmap;
 use sluice_proto::cycle::{CycleKind, FailReason, TrackerKind};
 use sluice_proto::wire::{OpenRequest, Start};
+use sluice_proto::{Digest, SectorBitmap};
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
@@ -128,19 +128,23 @@ impl DiskAgent {
             kind => kind,
         };
         let local = scans && doubt.is_none() && start.kind != CycleKind::Resync;
-        let mut bitmap = match self.differences_by_table(&start, local).await? {
-            // What the target has of cycles that failed, the table does not know.
-            Some(mut bitmap) => {
-                bitmap.union_with(self.journal.carry());
-                bitmap
+        let (mut bitmap, comparison) = match self.differences_by_table(&start, local).await? {
+            Some(bitmap) => (bitmap, None),
+            None => {
+                let (bitmap, comparison) = self.differences_by_target(&start, kind, doubt.clone()).await?;
+                (bitmap, comparison.filter(|_| kind == CycleKind::Resync))
             }
-            None => self.differences_by_target(&start, kind, doubt.clone()).await?,
         };
+        if comparison.is_none() {
+            // The table does not know what the target has of cycles that failed, and only for a resync does the hydrator see to it that
+            // the target is what was compared.
+            bitmap.union_with(self.journal.carry());
+        }
         if scans {
             bitmap = bitmap.round_to_grains(disk);
         }
         let plan = Plan::new(start.cycle, kind, self.tracker.kind(), start.previous);
-        self.journal.begin_compared(Plan { doubt, ..plan }, bitmap)?;
+        self.journal.begin_compared(Plan { doubt, comparison, ..plan }, bitmap)?;
         self.journal.update(|identity| identity.doubt = None)?;
         Ok(())
     }
@@ -168,13 +172,13 @@ impl DiskAgent {
         }
     }
 
-    /// What differs from the target as the hydrator reads it now.
+    /// What differs from the target as the hydrator reads it now, and by which comparison: none where there was nothing to compare.
     async fn differences_by_target(
         &mut self,
         start: &Start,
         kind: CycleKind,
         doubt: Option<String>,
-    ) -> Result<SectorBitmap, CaptureError> {
+    ) -> Result<(SectorBitmap, Option<Digest>), CaptureError> {
         let identity = self.journal.identity();
         let (disk, generation) = (identity.disk, identity.generation);
         // Opened before the comparison, so that the hydrator knows of it and the operator sees it.
@@ -194,11 +198,13 @@ impl DiskAgent {
             generation,
             key: identity.data_key.key(),
             sectors: self.capture.source.size().sectors_ceil(),
+            comparison: None,
         };
         if let Some(table) = &mut self.table {
             table.begin(Base::Nothing);
         }
         let mut reference = Adopting { remote, table: self.table.as_mut() };
-        compare::differing(&self.capture, &mut reference, start.read_rate).await
+        let bitmap = compare::differing(&self.capture, &mut reference, start.read_rate).await?;
+        Ok((bitmap, reference.remote.comparison))
     }
 }

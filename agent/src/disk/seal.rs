@@ -66,6 +66,7 @@ impl DiskAgent {
             plan: bitmap,
             digest: digest.finish(),
             whole_disk,
+            comparison: plan.comparison,
         };
         let bytes = manifest.encode(&identity.data_key.key());
         self.journal.save_manifest(&bytes)?;

@@ -123,6 +123,9 @@ pub struct Plan {
     /// The number of the release that the tracker is asked for once the plan is durable; 0 where it was asked before.
     #[serde(default, skip_serializing_if = "nothing")]
     pub released: u64,
+    /// The comparison with the target that it was made by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Digest>,
 }
 
 fn nothing(released: &u64) -> bool {
@@ -132,7 +135,17 @@ fn nothing(released: &u64) -> bool {
 impl Plan {
     /// A plan for `cycle`.
     pub fn new(cycle: CycleNo, kind: CycleKind, tracker: TrackerKind, previous: Option<CycleRef>) -> Self {
-        Self { version: VERSION, cycle, kind, tracker, previous, doubt: None, one_instant: false, released: 0 }
+        Self {
+            version: VERSION,
+            cycle,
+            kind,
+            tracker,
+            previous,
+            doubt: None,
+            one_instant: false,
+            released: 0,
+            comparison: None,
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

@@ -16,7 +16,7 @@ use sluice_proto::wire::{
     CycleRef, DiskStatus, ErrorCode, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, RegisterRequest, Start,
     StoredSegment, Verdict, WireError,
 };
-use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, GRAIN_BYTES, Generation};
+use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, GRAIN_BYTES, Generation, SectorCount};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -275,6 +275,7 @@ impl Inner {
         assert_eq!(applied, manifest.plan, "the segments hold the plan and nothing else");
         let stream: Vec<u8> = manifest.plan.runs().flat_map(|run| target[bytes_of(run)].to_vec()).collect();
         assert_eq!(Digest::of(&stream), manifest.digest, "b3sum of the stream is the cycle's digest");
+        assert_eq!(manifest.comparison.is_some(), manifest.kind == CycleKind::Resync, "planned by what was compared");
         if manifest.kind == CycleKind::Final {
             assert_eq!(manifest.whole_disk, Some(Digest::of(&target)), "a final cycle compares whole disks");
         }
@@ -384,17 +385,10 @@ impl AgentApi for Fake {
             inner.digests_asked += 1;
             let grains = inner.target.chunks(GRAIN_BYTES as usize).map(grain_digest);
             let digests: Vec<Digest> = grains.skip((part * PART_GRAINS) as usize).take(PART_GRAINS as usize).collect();
-            let salt = *Digest::of(&inner.calls.to_le_bytes()).0.first_chunk::<32>().expect("32 bytes");
-            let header = Header {
-                kind: ObjectKind::Digests,
-                suite: Suite::Aes256Gcm,
-                disk: DISK,
-                generation: inner.generation,
-                cycle,
-                salt,
-                fields: [0; 3],
-            };
-            let sectors = sluice_proto::SectorCount(inner.target.len() as u64 / 512);
+            let Digest(salt) = Digest::of(&inner.calls.to_le_bytes());
+            let (kind, suite, generation) = (ObjectKind::Digests, Suite::Aes256Gcm, inner.generation);
+            let header = Header { kind, suite, disk: DISK, generation, cycle, salt, fields: [0; 3] };
+            let sectors = SectorCount(inner.target.len() as u64 / 512);
             Ok(Some(seal_part(&header, &key(), part, sectors, &digests).into()))
         })
     }

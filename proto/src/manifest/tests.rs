@@ -32,6 +32,7 @@ fn manifest(suite: Suite) -> Manifest {
         segments: vec![entry(0, 1), entry(1, 2)],
         digest: Digest([6; 32]),
         whole_disk: None,
+        comparison: None,
     }
 }
 

@@ -45,7 +45,10 @@ impl Facts<'_> {
     }
 
     fn is_compared(&self) -> bool {
-        self.manifest.kind == CycleKind::Resync && self.ledger.compared == Some(self.work.cycle)
+        // Another hydrator may have compared for this cycle too, when the target was something else.
+        let number = self.ledger.comparison.as_ref().map(|comparison| comparison.number);
+        let ours = self.manifest.comparison.is_none() || self.manifest.comparison == number;
+        self.manifest.kind == CycleKind::Resync && self.ledger.compared == Some(self.work.cycle) && ours
     }
 
     fn check_identity(&self) -> Result<(), Failure> {

@@ -186,7 +186,10 @@ impl Session {
     /// From here on the target is on its way to an initial cycle: only this one, or a comparison, makes it whole.
     pub(super) async fn begin_initial(&mut self, cycle: CycleNo, generation: Generation) -> Result<(), Stop> {
         let ledger = &mut self.file.ledger;
-        if matches!(ledger.state, State::Initial { cycle: c, generation: g, .. } if (c, g) == (cycle, generation)) {
+        let noted = ledger.compared.is_some() || ledger.fingerprint.is_some();
+        if matches!(ledger.state, State::Initial { cycle: c, generation: g, .. } if (c, g) == (cycle, generation))
+            && !noted
+        {
             return Ok(());
         }
         ledger.state = State::Initial { cycle, generation, applied: Vec::new() };

@@ -212,8 +212,7 @@ impl Session {
             // It was verified before, and the report was lost. What has become of the target since counts, but after a final
             // cycle: whoever boots from it writes to it.
             if done.whole_disk.is_none() {
-                let now = self.target(work).await?.fingerprint().await?;
-                check_untouched(self.file.ledger.fingerprint.as_ref(), &now).map_err(Stop::Fail)?;
+                self.check_still_holds(work).await?;
             }
             return Ok(Report::verified(&done, proof));
         }
@@ -233,6 +232,21 @@ impl Session {
         let pipeline = self.pipeline(work, key, manifest.suite, manifest.plan.count(), target);
         let done = self.commit(Committed { manifest: Arc::new(manifest), hash, pipeline }).await?;
         Ok(Report::verified(&done, proof))
+    }
+
+    /// The target must be what the last verified cycle left. Where it can't be looked at, that is no reason to fail what was proven.
+    async fn check_still_holds(&mut self, work: &Work) -> Result<(), Stop> {
+        let now = match self.target(work).await {
+            Ok(target) => target.fingerprint().await.map_err(Stop::from),
+            Err(stop) => Err(stop),
+        };
+        let now = now.map_err(Stop::later)?;
+        let ledger = &self.file.ledger;
+        if ledger.state != State::Idle || ledger.doubt.is_some() || ledger.compared.is_some() {
+            let text = "the target has gone on since the cycle was proven on it, which an appliance that was put back does not know";
+            return Err(Stop::fail(FailReason::TargetChanged, text));
+        }
+        check_untouched(ledger.fingerprint.as_ref(), &now).map_err(Stop::Fail)
     }
 
     /// Unwraps the data key, and pins who signed it at the first meeting.

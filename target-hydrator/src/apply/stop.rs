@@ -41,6 +41,14 @@ impl Stop {
         Self::Fail(Failure::new(reason, detail))
     }
 
+    /// Whatever it was, not now.
+    pub(super) fn later(self) -> Self {
+        match self {
+            Self::Fail(failure) => Self::Later(failure.detail),
+            later @ Self::Later(_) => later,
+        }
+    }
+
     /// An object of the cache store could not be had. `corrupt` is the reason where the store holds something else than
     /// was put there, or nothing.
     pub(crate) fn store(error: &StoreError, corrupt: FailReason) -> Self {

@@ -8,7 +8,7 @@ mod source;
 pub(crate) use api::FakeApi;
 pub(crate) use faults::{FaultTarget, Faults, Then};
 pub(crate) use remote::Remote;
-pub(crate) use source::{Shipped, Source, stored};
+pub(crate) use source::{Nines, Shipped, Source, stored};
 
 use crate::apply::{Environment, Session, TargetFactory};
 use crate::compute::Compute;
@@ -19,7 +19,6 @@ use crate::state::{MemoryState, StateError, StateStore};
 use crate::target::{MemoryDisk, MemoryTarget, Target, TargetError};
 use async_trait::async_trait;
 use sluice_cache_store::{CacheStore, MemoryStore};
-use sluice_platform::system::OsEntropy;
 use sluice_proto::ByteCount;
 use sluice_proto::wire::Work;
 use std::collections::BTreeMap;
@@ -73,7 +72,7 @@ pub(crate) fn environment(store: Arc<dyn CacheStore>, source: &Source, targets: 
         store,
         key: source.hydrator.clone(),
         targets,
-        entropy: Arc::new(OsEntropy::new()),
+        entropy: Arc::new(Nines),
         compute: Compute::Inline,
         progress: Progress::new(),
         allow_plain: false,

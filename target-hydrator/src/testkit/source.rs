@@ -2,6 +2,8 @@
 
 use sluice_cache_store::{CacheStore, MemoryStore};
 use sluice_proto::cycle::{Consistency, CycleKind, State as CycleState, TrackerKind};
+use sluice_proto::digests::NUMBER_BYTES;
+use sluice_proto::env::Entropy;
 use sluice_proto::header::{Header, ObjectKind, Suite};
 use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
 use sluice_proto::manifest::{MANIFEST_NAME, Manifest, Previous, SegmentEntry, cycle_folder};
@@ -24,6 +26,22 @@ pub(crate) struct Source {
     /// Blocks in a segment; few, so that small disks have several segments.
     pub blocks_per_segment: u64,
     random: u64,
+}
+
+/// "Random" bytes: every comparison has one number, which a resync is planned by.
+pub(crate) struct Nines;
+
+impl Entropy for Nines {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(9);
+    }
+}
+
+/// The number of every comparison.
+fn number() -> Digest {
+    let mut salt = [0; 32];
+    Nines.fill(&mut salt[..NUMBER_BYTES]);
+    Digest(salt)
 }
 
 /// A cycle in the cache store.
@@ -152,6 +170,7 @@ impl Source {
             segments: entries,
             digest,
             whole_disk: whole,
+            comparison: (kind == CycleKind::Resync).then(number),
         };
         change(&mut manifest);
         let bytes = manifest.encode(&self.key);

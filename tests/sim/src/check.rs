@@ -269,11 +269,8 @@ impl Inner {
     /// Whether a comparison ships most of what the target has already. A few grains it may: what somebody read wrong, or changed
     /// meanwhile.
     fn begun_again(&self, manifest: &Manifest, swap: &SwapMark) -> Option<String> {
-        // A plan that came back with an older state of the agent's is of a target that was.
-        let old = self
-            .manifests
-            .iter()
-            .any(|(hash, sent)| self.judged.contains(hash) && sent.manifest.cycle >= manifest.cycle);
+        // A plan that came back with an older state of the agent's, or is sent in a second manifest, is of a target that was.
+        let old = self.manifests.values().any(|sent| sent.manifest.cycle >= manifest.cycle);
         if manifest.kind != CycleKind::Resync || manifest.tracker != TrackerKind::Ebpf || old {
             return None;
         }

@@ -268,6 +268,7 @@ impl Shipment {
             segments: entries,
             digest,
             whole_disk,
+            comparison: None,
         };
         let manifest = Bytes::from(manifest.encode(&key));
         let hash = Digest::of(&manifest);

@@ -1,7 +1,7 @@
 //! The decision as a table: which cycle is taken by which target.
 
 use super::*;
-use crate::ledger::VerifiedCycle;
+use crate::ledger::{Comparison, VerifiedCycle};
 use sluice_proto::cycle::{Consistency, State as CycleState, TrackerKind};
 use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
 use sluice_proto::{ByteCount, CycleNo, DiskId, Extent, Generation, SectorCount};
@@ -49,6 +49,7 @@ impl Case {
             segments: Vec::new(),
             digest: Digest([0; 32]),
             whole_disk: (kind == CycleKind::Final).then_some(Digest([0; 32])),
+            comparison: (kind == CycleKind::Resync).then_some(Digest([5; 32])),
         };
         let work = Work {
             disk,
@@ -112,8 +113,13 @@ fn doubt_and_change_leave_only_what_compares_or_replaces_all() {
         // A resync for which this very target was compared; but not where it was changed after that.
         let mut resync = Case::new(CycleKind::Resync);
         resync.ledger.compared = Some(CycleNo(5));
+        let fingerprint = resync.fingerprint.clone();
+        resync.ledger.comparison = Some(Comparison { cycle: CycleNo(5), number: Digest([5; 32]), fingerprint });
         change(&mut resync);
         assert_eq!(resync.judge(), (number == 0).then_some(FailReason::TargetChanged), "change {number}");
+        resync.manifest.comparison = Some(Digest([6; 32]));
+        assert_eq!(resync.judge(), Some(FailReason::TargetChanged), "change {number}: compared by another hydrator");
+        resync.manifest.comparison = Some(Digest([5; 32]));
         resync.ledger.compared = Some(CycleNo(4));
         assert_eq!(resync.judge(), Some(FailReason::TargetChanged), "change {number}: compared for another cycle");
     }

@@ -113,5 +113,6 @@ fn manifest(suite: Suite, kind: CycleKind, sectors: u64, plan: SectorBitmap) -> 
         plan,
         digest: Digest([7; 32]),
         whole_disk: last.then_some(Digest([8; 32])),
+        comparison: matches!(kind, CycleKind::Resync).then_some(Digest([9; 32])),
     }
 }
