@@ -3,9 +3,11 @@ use super::*;
 use crate::journal::{EachEntry, JournalError, Records};
 use crate::testing::{self, Dice, Fake, MemDisk, MemRecords};
 use async_trait::async_trait;
+use sluice_client::AgentApi;
 use sluice_proto::CycleNo;
+use sluice_proto::cycle::CycleKind;
 use sluice_proto::header::Suite;
-use sluice_proto::wire::CycleRef;
+use sluice_proto::wire::{CycleRef, NextRequest};
 use std::collections::BTreeMap;
 
 /// Digests of bytes at hand.
@@ -256,4 +258,29 @@ fn a_full_medium_loses_the_table_only() {
     assert!(!table.is_noting());
     table.verified(proof(1));
     assert!(!table.is_of(proof(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_two_comparisons_are_not_mixed() {
+    let disk = MemDisk::filled(1 << 20, 5);
+    let (api, _stop) = Fake::new(&disk, &[CycleKind::Resync]);
+    api.next(testing::DISK, first_order()).await.expect("an order");
+    let mut remote = RemoteReference {
+        api,
+        disk: testing::DISK,
+        cycle: CycleNo(1),
+        generation: testing::GENERATION,
+        key: testing::key(),
+        sectors: disk.sectors(),
+        comparison: None,
+    };
+    remote.part(0).await.expect("a part");
+    assert!(remote.comparison.is_some());
+    remote.comparison = Some(Digest([1; 32]));
+    let error = remote.part(0).await.expect_err("of another comparison");
+    assert!(error.to_string().contains("another comparison"), "{error}");
+}
+
+fn first_order() -> NextRequest {
+    NextRequest { generation: testing::GENERATION, settled: CycleNo(0), running: None, wait_ms: 0 }
 }

@@ -190,6 +190,23 @@ fn a_plan_that_has_ended_comes_back_with_a_power_cut() {
     }
 }
 
+/// A crash between the plan and the removal of what was carried leaves both.
+#[test]
+fn what_was_carried_goes_with_the_plan_that_stands_for_it() {
+    let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    journal.add_carry(&SectorBitmap::full(disk.sectors())).unwrap();
+    let kept = records.load(CARRY).unwrap().unwrap();
+    let differing = SectorBitmap::from_extents([Extent::new(3, 4)]);
+    journal.begin_compared(plan(1), differing.clone()).unwrap();
+    records.clone().save(CARRY, &kept).unwrap();
+    let mut again = testing::journal(&records, &disk).unwrap();
+    assert!(again.carry().is_empty());
+    again.failed(CycleNo(1)).unwrap();
+    let again = testing::journal(&records, &disk).unwrap();
+    assert_eq!(*again.carry(), differing, "the disk is not shipped as a whole");
+}
+
 #[test]
 fn the_number_of_a_release_is_noted_with_its_plan() {
     let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());

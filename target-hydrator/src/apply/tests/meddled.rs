@@ -1,11 +1,14 @@
 //! Somebody writes to the target while a cycle is on its way to it.
 
 use super::{SECTORS, apply, initial, reason, scattered, verified};
+use crate::apply::{Environment, Session};
 use crate::ledger::State;
 use crate::spool::Spool;
 use crate::testkit::{Bench, FakeApi, Remote, Shipped, Then};
 use sluice_cache_store::MemoryStore;
+use sluice_platform::system::OsEntropy;
 use sluice_proto::cycle::{CycleKind, FailReason};
+use sluice_proto::manifest::Manifest;
 use sluice_proto::wire::Work;
 use sluice_proto::{CycleNo, Extent, SectorBitmap, SectorCount};
 use std::sync::Arc;
@@ -147,4 +150,34 @@ async fn the_report_of_a_final_cycle_is_made_again_whatever_was_written_since() 
     // It was booted from.
     bench.target.tamper(|disk| disk[99] ^= 1);
     verified(&bench, &end).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_keeps_its_number_while_the_target_is_what_it_was() {
+    let mut bench = Bench::new(SECTORS, 95);
+    initial(&mut bench).await;
+    let work = comparison(&bench, 2);
+    let number = async |bench: &Bench| {
+        // By a hydrator that was just started, with random numbers.
+        let environment = Environment { entropy: Arc::new(OsEntropy::new()), ..bench.environment() };
+        let mut session = Session::open(environment, &work).await.expect("the state opens");
+        session.digests(&work, &FakeApi::default()).await.expect("delivered");
+        session.ledger().comparison.as_ref().expect("noted").number
+    };
+    let first = number(&bench).await;
+    assert_eq!(number(&bench).await, first, "an agent that has some of its digests goes on with the others");
+    bench.target.tamper(|disk| disk[99] ^= 1);
+    let second = number(&bench).await;
+    assert_ne!(second, first);
+    // Planned by what was there before: what was changed since is in no plan.
+    let plan = bench.source.scribble(&scattered());
+    let planned_by = |number| move |manifest: &mut Manifest| manifest.comparison = Some(number);
+    let old = bench.source.ship_with(CycleKind::Resync, 2, plan, None, planned_by(first)).await;
+    assert_eq!(reason(&apply(&bench, &old).await).0, FailReason::TargetChanged);
+    let again = comparison(&bench, 3);
+    bench.session(&again).await.digests(&again, &FakeApi::default()).await.expect("delivered");
+    let plan = bench.source.full();
+    let resync = bench.source.ship(CycleKind::Resync, 3, plan, None).await;
+    verified(&bench, &resync).await;
+    assert_eq!(bench.target.contents(), bench.source.padded());
 }
