@@ -9,6 +9,7 @@ use crate::identity::{Identity, Role};
 use crate::repository::CycleRecord;
 use bytes::Bytes;
 use sluice_proto::cycle::{CycleKind, Event as CycleEvent, State as CycleState};
+use sluice_proto::digests::part_count;
 use sluice_proto::header::{Header, ObjectKind};
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::wire::{
@@ -197,6 +198,7 @@ impl Service {
             Some(open) if open.record.cycle == cycle && open.record.generation == generation => {
                 open.digests.insert(part);
                 cell.ring();
+                inner.work_changed();
                 Ok(())
             }
             _ => {
@@ -254,7 +256,8 @@ fn work_of(state: &DiskState, open: &OpenCycle, shown_max: usize) -> Work {
         applied: cycle.applied,
         manifest: cycle.manifest,
         verified: disk.verified,
-        digests_wanted: cycle.digests_wanted,
+        // Once all are there a hydrator need not read its target again, whatever becomes of it.
+        digests_wanted: cycle.digests_wanted && (open.digests.len() as u64) < part_count(disk.size.sectors_ceil()),
         read_rate: cycle.read_rate,
     }
 }

@@ -72,6 +72,7 @@ async fn digests_are_ordered_waited_for_and_delivered() {
         world.hydrator().put_digests(DISK, cycle, Generation(1), 0, sent.clone()).await.unwrap();
     }
     assert_eq!(held.await.unwrap(), Some(sent.clone()));
+    assert!(!work().await.digests_wanted, "a hydrator that is started again reads its target again for nobody");
     world.restart().await;
     let again = world.agent().digests(DISK, cycle, Generation(1), 0, 0).await.unwrap();
     assert_eq!(again, Some(sent), "delivered digests are lost with a restart");
