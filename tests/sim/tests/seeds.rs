@@ -13,6 +13,11 @@ const REGRESSIONS: &[(u64, &str)] = &[
         1023,
         "the checker took another swap for that of a cycle that was committed before the agent's state was put back",
     ),
+    (
+        3042,
+        "a plan that was made by one hydrator's comparison was taken by another, which had compared when the target was different",
+    ),
+    (4779, "the same"),
     (5362, "the checker took a swap of an agent whose state was put back to before it for that of the plan"),
     (
         7821,
