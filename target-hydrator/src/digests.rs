@@ -57,7 +57,7 @@ impl Session {
             let last = part + 1 == part_count(disk);
             if last {
                 // Before the agent can go on with them: else a crash here would make its cycle one that nobody asked for.
-                self.note_compared(work, &reader, before.clone()).await?;
+                self.note_compared(work, &reader, before).await?;
             }
             let key = key.clone();
             let seal = move || seal_part(&header, &key, part, disk, &table);
@@ -78,7 +78,7 @@ impl Session {
         }
         let mut number = [0; 32];
         self.env.entropy.fill(&mut number[..NUMBER_BYTES]);
-        let comparison = Comparison { cycle: work.cycle, number: Digest(number), fingerprint: now.clone() };
+        let comparison = Comparison { cycle: work.cycle, number: Digest(number), fingerprint: *now };
         self.file.ledger.comparison = Some(comparison);
         self.file.save().await?;
         Ok(Digest(number))

@@ -113,7 +113,7 @@ fn doubt_and_change_leave_only_what_compares_or_replaces_all() {
         // A resync for which this very target was compared; but not where it was changed after that.
         let mut resync = Case::new(CycleKind::Resync);
         resync.ledger.compared = Some(CycleNo(5));
-        let fingerprint = resync.fingerprint.clone();
+        let fingerprint = resync.fingerprint;
         resync.ledger.comparison = Some(Comparison { cycle: CycleNo(5), number: Digest([5; 32]), fingerprint });
         change(&mut resync);
         assert_eq!(resync.judge(), (number == 0).then_some(FailReason::TargetChanged), "change {number}");
