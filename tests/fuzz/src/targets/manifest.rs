@@ -59,6 +59,8 @@ fn mend(flags: u8, bytes: &mut [u8]) {
     let Ok(header) = Header::decode(ObjectKind::Manifest, bytes) else { return };
     if flag(flags, 3) {
         let (signed, tail) = bytes.split_at_mut(sealed_at);
+        // What the last digest is: one of those that there are.
+        tail[32] %= 3;
         let sealed = seal(&header, Part { block: u64::MAX, frame: 0 }, signed, &tail[..65]);
         tail[..sealed.len()].copy_from_slice(&sealed);
         if header.suite == Suite::Plain {
