@@ -79,8 +79,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a comparison ships all that was planned before",
         file: "agent/src/disk/plan.rs",
-        from: "self.journal.begin_compared(Plan { doubt, ..plan }, bitmap)?;",
-        to: "self.journal.begin(Plan { doubt, ..plan }, bitmap)?;",
+        from: "self.journal.begin_compared(Plan { doubt, comparison, ..plan }, bitmap)?;",
+        to: "self.journal.begin(Plan { doubt, comparison, ..plan }, bitmap)?;",
     },
     Mutation {
         name: "what was read back is not compared",
