@@ -236,11 +236,8 @@ impl Session {
 
     /// The target must be what the last verified cycle left. Where it can't be looked at, that is no reason to fail what was proven.
     async fn check_still_holds(&mut self, work: &Work) -> Result<(), Stop> {
-        let now = match self.target(work).await {
-            Ok(target) => target.fingerprint().await.map_err(Stop::from),
-            Err(stop) => Err(stop),
-        };
-        let now = now.map_err(Stop::later)?;
+        let look = async { Ok::<_, Stop>(self.target(work).await?.fingerprint().await?) };
+        let now = look.await.map_err(Stop::later)?;
         let ledger = &self.file.ledger;
         if ledger.state != State::Idle || ledger.doubt.is_some() || ledger.compared.is_some() {
             let text = "the target has gone on since the cycle was proven on it, which an appliance that was put back does not know";

@@ -186,8 +186,9 @@ impl Checker {
             Ok(manifest) => {
                 // Nothing swaps between a plan and its commit: the last swap before is the plan's.
                 let (at, disk) = (Instant::now(), inner.disk.clone());
-                let (hash, swap) = (Digest::of(bytes), disk.swap_before(at));
+                let hash = Digest::of(bytes);
                 if !inner.manifests.contains_key(&hash) {
+                    let swap = disk.swap_before(at);
                     let again = swap.as_ref().and_then(|swap| inner.begun_again(&manifest, swap));
                     inner.violations.extend(again);
                     inner.manifests.insert(hash, Sent { manifest, at, swap });

@@ -174,10 +174,5 @@ async fn a_comparison_keeps_its_number_while_the_target_is_what_it_was() {
     let planned_by = |number| move |manifest: &mut Manifest| manifest.comparison = Some(number);
     let old = bench.source.ship_with(CycleKind::Resync, 2, plan, None, planned_by(first)).await;
     assert_eq!(reason(&apply(&bench, &old).await).0, FailReason::TargetChanged);
-    let again = comparison(&bench, 3);
-    bench.session(&again).await.digests(&again, &FakeApi::default()).await.expect("delivered");
-    let plan = bench.source.full();
-    let resync = bench.source.ship(CycleKind::Resync, 3, plan, None).await;
-    verified(&bench, &resync).await;
-    assert_eq!(bench.target.contents(), bench.source.padded());
+    heals(&mut bench, 3).await;
 }
