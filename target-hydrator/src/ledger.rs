@@ -4,8 +4,12 @@
 //! byte of a cycle reaches the target and after the last one was read back, so that a crash in between is known for
 //! what it is: a cycle to be applied again.
 
+mod applied;
+
+pub use applied::AppliedGroup;
+
 use crate::state::{StateError, StateStore};
-use crate::target::Fingerprint;
+use crate::target::{Fingerprint, WriterMark};
 use serde::{Deserialize, Serialize};
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation, SectorBitmap, SectorCount};
@@ -16,8 +20,8 @@ pub const LEDGER_NAME: &str = "ledger";
 /// The bitmap of sectors that may not be as the last verified cycle left them.
 pub const TORN_NAME: &str = "torn-sectors";
 const MAGIC: [u8; 8] = *b"SLUICLED";
-/// The version that this Sluice writes. Change log: 1, the first; `growing` came later and is left out where there is none,
-/// so that a program which doesn't know it reads all ledgers but those of a target that is just being grown.
+/// The version that this Sluice writes. Change log: 1, the first; `growing` and `writing` came later and are left out where there
+/// is none, so that a program which doesn't know them reads all ledgers but those of a target that is just being changed.
 const VERSION: u16 = 1;
 const HEAD_BYTES: usize = 16;
 const SUM_BYTES: usize = 8;
@@ -50,6 +54,9 @@ pub struct Ledger {
     pub signer: Option<HexBytes>,
     /// What the target looked like after it was last flushed; none while a cycle is being written.
     pub fingerprint: Option<Fingerprint>,
+    /// By whom it is being written while there is no fingerprint. None where that was begun by a program that knew no marks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writing: Option<Writing>,
     /// The last cycle that the target was proven to hold.
     pub verified: Option<VerifiedCycle>,
     /// What is being done to the target.
@@ -65,6 +72,16 @@ pub struct Ledger {
     /// How many sectors were read for that; those behind counted as zeros.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared_to: Option<SectorCount>,
+}
+
+/// What was begun on the target, so that whoever goes on with it sees whether another has written since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Writing {
+    /// The mark that the target bears since before the first write.
+    pub mark: WriterMark,
+    /// The target before that: as long as it is still that, the mark was not put there yet.
+    pub before: Fingerprint,
 }
 
 /// A comparison of the target with its source.
@@ -134,71 +151,6 @@ pub enum State {
     },
 }
 
-/// Neighbouring segments of an initial cycle. Their hashes are folded into one, so that the ledger of a large disk stays
-/// small; what turns out to be another segment in the end is applied again by groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AppliedGroup {
-    /// The first block.
-    pub first: BlockNo,
-    /// How many blocks.
-    pub blocks: u64,
-    /// How many segments.
-    pub segments: u32,
-    /// BLAKE3 over the previous fold and the segment's hash, segment by segment.
-    pub fold: Digest,
-}
-
-impl AppliedGroup {
-    /// Segments in a group.
-    const SEGMENTS_MAX: u32 = 64;
-
-    /// Adds a segment to the last group, or to a new one.
-    pub fn push(groups: &mut Vec<Self>, first: BlockNo, blocks: u64, hash: Digest) {
-        match groups.last_mut().filter(|g| g.segments < Self::SEGMENTS_MAX && g.first.0 + g.blocks == first.0) {
-            Some(group) => {
-                group.blocks += blocks;
-                group.segments += 1;
-                group.fold = Self::fold(group.fold, hash);
-            }
-            None => groups.push(Self { first, blocks, segments: 1, fold: Self::fold(Digest([0; 32]), hash) }),
-        }
-    }
-
-    /// True where these groups ascend, hold no block twice, and end where there still are numbers. Between them may be
-    /// blocks that turned out to be others in the end.
-    fn ascend(groups: &[Self]) -> bool {
-        let next = |at: Option<u64>, group: &Self| {
-            at.filter(|at| *at <= group.first.0).and_then(|_| group.first.0.checked_add(group.blocks))
-        };
-        groups.iter().fold(Some(0), next).is_some_and(|end| end < u64::MAX)
-    }
-
-    /// The first block that no group holds.
-    pub fn end(groups: &[Self]) -> BlockNo {
-        groups.last().map_or(BlockNo(0), |g| BlockNo(g.first.0 + g.blocks))
-    }
-
-    /// Which of these segments (first block, blocks, hash; ascending) these groups hold.
-    pub fn present(groups: &[Self], segments: &[(BlockNo, u64, Digest)]) -> Vec<bool> {
-        let mut present = vec![false; segments.len()];
-        for group in groups {
-            let Ok(from) = segments.binary_search_by_key(&group.first, |s| s.0) else { continue };
-            let to = from.saturating_add(group.segments as usize).min(segments.len());
-            let fold = segments[from..to].iter().fold(Digest([0; 32]), |fold, s| Self::fold(fold, s.2));
-            let blocks: u64 = segments[from..to].iter().map(|s| s.1).sum();
-            if fold == group.fold && blocks == group.blocks {
-                present[from..to].fill(true);
-            }
-        }
-        present
-    }
-
-    fn fold(before: Digest, hash: Digest) -> Digest {
-        Digest::of(&[before.0, hash.0].concat())
-    }
-}
-
 /// Bytes that are kept as hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HexBytes(pub Vec<u8>);
@@ -231,6 +183,7 @@ impl Ledger {
             generation: Generation(0),
             signer: None,
             fingerprint: None,
+            writing: None,
             verified: None,
             state: State::Idle,
             doubt: None,

@@ -4,10 +4,12 @@
 //! twice, and one that stops answering in between would leave the target torn.
 
 use crate::apply::Stop;
+use crate::state::StateError;
 use bytes::Bytes;
 use sluice_cache_store::{CacheStore, StoreError, StoreErrorKind};
 use sluice_proto::Digest;
 use sluice_proto::cycle::FailReason;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The cache store and the local folder that stands before it.
@@ -22,6 +24,15 @@ impl Spool {
     pub fn new(store: Arc<dyn CacheStore>, local: Option<Arc<dyn CacheStore>>) -> Self {
         let local = local.filter(|_| !store.is_local());
         Self { store, local }
+    }
+
+    /// As [`Spool::new`] with a folder, which is made where it is needed.
+    ///
+    /// # Errors
+    /// The folder can't be used.
+    pub fn open(store: Arc<dyn CacheStore>, folder: &Path) -> Result<Self, StateError> {
+        let local = if store.is_local() { None } else { Some(spool_folder(folder)?) };
+        Ok(Self::new(store, local))
     }
 
     /// The object, from wherever it is nearest. A local copy counts only where it has the right hash.
@@ -74,4 +85,23 @@ impl Spool {
             }
         }
     }
+}
+
+fn spool_folder(folder: &Path) -> Result<Arc<dyn CacheStore>, StateError> {
+    sluice_platform::durable::create_folder(folder)?;
+    let failed = |e: &dyn std::fmt::Display| StateError::new(format!("spool folder {}: {e}", folder.display()));
+    let whole = std::path::absolute(folder).map_err(|e| failed(&e))?;
+    let url = url_of(&whole);
+    sluice_cache_store::open(&url, &sluice_cache_store::StoreOptions::default()).map_err(|e| failed(&e))
+}
+
+/// The folder as a `file:` URL: what a URL gives a meaning of its own is escaped.
+fn url_of(folder: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
+    let escaped = folder.as_os_str().as_bytes().iter().map(|b| match plain(*b) {
+        true => char::from(*b).to_string(),
+        false => format!("%{b:02X}"),
+    });
+    std::iter::once("file://".to_owned()).chain(escaped).collect()
 }

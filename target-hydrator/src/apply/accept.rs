@@ -1,8 +1,8 @@
 //! Whether a committed cycle may be applied to the target as it is. Decided from facts alone.
 
 use super::stop::Failure;
-use crate::ledger::{Ledger, State};
-use crate::target::Fingerprint;
+use crate::ledger::{Ledger, State, Writing};
+use crate::target::{Fingerprint, WriterMark};
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::header::Suite;
 use sluice_proto::manifest::{Manifest, Previous};
@@ -16,6 +16,8 @@ pub(crate) struct Facts<'a> {
     pub torn: &'a SectorBitmap,
     /// The target as it is now.
     pub fingerprint: &'a Fingerprint,
+    /// Whose mark it bears, where it can bear one.
+    pub writer: Option<WriterMark>,
     pub work: &'a Work,
     pub manifest: &'a Manifest,
     /// BLAKE3 of the manifest.
@@ -29,14 +31,14 @@ impl Facts<'_> {
     pub fn judge(&self) -> Result<(), Failure> {
         self.check_identity()?;
         let reference = CycleRef { cycle: self.work.cycle, manifest: self.hash };
+        if self.manifest.kind == CycleKind::Initial {
+            return self.check_initial();
+        }
+        check_left_alone(self.ledger, self.fingerprint, self.writer)?;
         if self.ledger.state == (State::Applying { cycle: reference }) {
             // It was found right before the crash that cut it short.
             return Ok(());
         }
-        if self.manifest.kind == CycleKind::Initial {
-            return self.check_initial();
-        }
-        check_untouched(self.ledger.fingerprint.as_ref(), self.fingerprint)?;
         if self.is_compared() {
             // The plan is what differed from this very target: nothing that was before matters.
             return Ok(());
@@ -138,6 +140,20 @@ pub(super) fn check_manifest(manifest: &Manifest, work: &Work, allow_plain: bool
         return corrupt("the manifest is not sealed, which is taken from an agent in the same process only".into());
     }
     Ok(())
+}
+
+/// Nobody but the hydrator may have changed the target since it was left, or since it began to write to it.
+pub(super) fn check_left_alone(ledger: &Ledger, now: &Fingerprint, writer: Option<WriterMark>) -> Result<(), Failure> {
+    let written_by_another =
+        |writing: &Writing| writer.is_some_and(|mark| mark != writing.mark) && writing.before != *now;
+    match (&ledger.fingerprint, &ledger.writing) {
+        (None, Some(writing)) if written_by_another(writing) => {
+            let text = "another hydrator, or one with another copy of the state, has written to the target since this one \
+                        began to; it is compared with the source as a whole, give each disk one hydrator";
+            Err(Failure::new(FailReason::TargetChanged, text))
+        }
+        (noted, _) => check_untouched(noted.as_ref(), now),
+    }
 }
 
 /// Nobody but the hydrator may have changed the target since the fingerprint was noted.

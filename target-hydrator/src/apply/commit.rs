@@ -7,7 +7,7 @@ use super::session::Session;
 use super::stop::{Failure, Stop};
 use crate::ledger::{AppliedGroup, Ledger, State, VerifiedCycle};
 use crate::progress::Phase;
-use crate::target::Fingerprint;
+use crate::target::{Fingerprint, Target};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::manifest::Manifest;
@@ -87,7 +87,7 @@ impl Session {
         let held = match manifest.kind {
             CycleKind::Initial => {
                 self.end_streaming().await?;
-                self.begin_initial(manifest.cycle, manifest.generation).await?;
+                self.begin_initial(manifest.cycle, manifest.generation, &*cycle.pipeline.target).await?;
                 Held::default()
             }
             _ => {
@@ -148,20 +148,23 @@ impl Session {
     /// From here on the target is no longer the last verified cycle; the ledger knows it before the target does.
     async fn begin_applying(&mut self, cycle: &Committed) -> Result<(), Stop> {
         let state = State::Applying { cycle: CycleRef { cycle: cycle.manifest.cycle, manifest: cycle.hash } };
+        let target = &cycle.pipeline.target;
         if self.file.ledger.state == state {
             // Begun before a crash: the target has changed since, and the fingerprint is gone.
-            return Ok(());
+            return self.put_mark(&**target).await;
         }
         let noted = self.file.ledger.fingerprint;
         // Once before the ledger allows it to be begun, so that a crash in between does not begin it unseen, and once
         // after: the ledger's two records take some flushes, and segments may have been checked for hours.
-        check_untouched(&cycle.pipeline, noted.as_ref()).await?;
+        check_untouched(&**target, noted.as_ref()).await?;
+        let writing = self.new_mark(&**target).await?;
         let begin = |ledger: &mut Ledger| {
-            ledger.state = state;
+            (ledger.state, ledger.writing) = (state, Some(writing));
             (ledger.fingerprint, ledger.compared) = (None, None);
         };
         self.file.mark_torn(&cycle.manifest.plan, begin).await?;
-        check_untouched(&cycle.pipeline, noted.as_ref()).await
+        check_untouched(&**target, noted.as_ref()).await?;
+        self.put_mark(&**target).await
     }
 
     /// Writes batch after batch. While one is written, the one before it is flushed, and that before it read back.
@@ -304,7 +307,7 @@ impl Session {
         let fingerprint = pipeline.target.fingerprint().await?;
         let ledger = &mut self.file.ledger;
         ledger.verified = Some(done);
-        ledger.fingerprint = Some(fingerprint);
+        (ledger.fingerprint, ledger.writing) = (Some(fingerprint), None);
         ledger.state = State::Idle;
         ledger.doubt = None;
         ledger.compared = None;
@@ -318,8 +321,8 @@ impl Session {
 
 /// The target must be as it was left, right before it is written to. What somebody changes after that, between two of our
 /// own writes, only a scrub finds.
-async fn check_untouched(pipeline: &Pipeline, noted: Option<&Fingerprint>) -> Result<(), Stop> {
-    let now = pipeline.target.fingerprint().await?;
+async fn check_untouched(target: &dyn Target, noted: Option<&Fingerprint>) -> Result<(), Stop> {
+    let now = target.fingerprint().await?;
     accept::check_untouched(noted, &now).map_err(Stop::Fail)
 }
 

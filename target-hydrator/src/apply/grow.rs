@@ -6,7 +6,7 @@
 //! that was grown by mistake could not be used any more. The ledger says before that it grows and to what size; whoever
 //! finds that there brings it to its end before the target is opened.
 
-use super::accept::{check_manifest, check_untouched};
+use super::accept::{check_left_alone, check_manifest};
 use super::session::Session;
 use super::stop::Stop;
 use crate::ledger::{Ledger, State};
@@ -33,9 +33,9 @@ impl Session {
             return Ok(());
         }
         self.check_growth(work).await?;
-        check_untouched(self.file.ledger.fingerprint.as_ref(), &target.fingerprint().await?).map_err(Stop::Fail)?;
-        let has = target.sectors();
-        drop(target);
+        let writer = target.marked_by().await?;
+        check_left_alone(&self.file.ledger, &target.fingerprint().await?, writer).map_err(Stop::Fail)?;
+        let (has, writing) = (target.sectors(), self.new_mark(&*target).await?);
         let from = self.file.ledger.source_size;
         tracing::info!(disk = %work.disk, from = from.0, to = to.0, "the source has grown; so does its target");
         let begin = |ledger: &mut Ledger| {
@@ -52,9 +52,11 @@ impl Session {
                 false => had,
             };
             (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (Some(to), Some(had), Some(zeros));
-            ledger.fingerprint = None;
+            (ledger.fingerprint, ledger.writing) = (None, Some(writing));
         };
         self.file.change(begin).await?;
+        self.put_mark(&*target).await?;
+        drop(target);
         self.finish_growth(work).await
     }
 
@@ -94,9 +96,14 @@ impl Session {
         target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;
+        let alone = check_left_alone(&self.file.ledger, &fingerprint, target.marked_by().await?);
         let end = |ledger: &mut Ledger| {
+            if let Err(failure) = alone {
+                tracing::warn!(disk = %work.disk, "{}", failure.detail);
+                ledger.compared = None;
+            }
             (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
-            (ledger.source_size, ledger.fingerprint) = (to, Some(fingerprint));
+            (ledger.source_size, ledger.fingerprint, ledger.writing) = (to, Some(fingerprint), None);
         };
         // Where that fails it grows again, which changes nothing.
         self.file.change(end).await?;

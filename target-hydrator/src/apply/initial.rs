@@ -8,8 +8,9 @@ use super::pipeline::{LANES, Pipeline, in_lanes};
 use super::segment::{Cycle, Job};
 use super::session::Session;
 use super::stop::Stop;
-use crate::ledger::{AppliedGroup, State};
+use crate::ledger::{AppliedGroup, Ledger, State};
 use crate::progress::Phase;
+use crate::target::Target;
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use sluice_proto::manifest::cycle_folder;
@@ -158,8 +159,8 @@ impl Session {
         let key = self.unlock(work).await?;
         let target = self.target(work).await?;
         let suite = self.suite(work).await?;
-        let pipeline = self.pipeline(work, key, suite, work.sectors, target);
-        self.begin_initial(work.cycle, work.generation).await?;
+        let pipeline = self.pipeline(work, key, suite, work.sectors, target.clone());
+        self.begin_initial(work.cycle, work.generation, &*target).await?;
         let end = self.file.ledger.applied_end(work.cycle, work.generation);
         self.env.progress.begin(work.disk, work.cycle, Phase::Writing, ByteCount(work.sectors.bytes().0 * 2));
         let digest = (end == BlockNo(0)).then(StreamDigest::default);
@@ -184,19 +185,27 @@ impl Session {
     }
 
     /// From here on the target is on its way to an initial cycle: only this one, or a comparison, makes it whole.
-    pub(super) async fn begin_initial(&mut self, cycle: CycleNo, generation: Generation) -> Result<(), Stop> {
-        let ledger = &mut self.file.ledger;
+    pub(super) async fn begin_initial(
+        &mut self,
+        cycle: CycleNo,
+        generation: Generation,
+        target: &dyn Target,
+    ) -> Result<(), Stop> {
+        let ledger = &self.file.ledger;
         let noted = ledger.compared.is_some() || ledger.fingerprint.is_some();
         if matches!(ledger.state, State::Initial { cycle: c, generation: g, .. } if (c, g) == (cycle, generation))
             && !noted
         {
             return Ok(());
         }
-        ledger.state = State::Initial { cycle, generation, applied: Vec::new() };
-        ledger.doubt = Some("an initial cycle was begun and not finished".to_owned());
-        ledger.fingerprint = None;
-        ledger.compared = None;
-        Ok(self.file.save().await?)
+        let writing = self.new_mark(target).await?;
+        let begin = |ledger: &mut Ledger| {
+            (ledger.state, ledger.writing) = (State::Initial { cycle, generation, applied: Vec::new() }, Some(writing));
+            ledger.doubt = Some("an initial cycle was begun and not finished".to_owned());
+            (ledger.fingerprint, ledger.compared) = (None, None);
+        };
+        self.file.change(begin).await?;
+        self.put_mark(target).await
     }
 
     /// Notes what of an initial cycle is durably on the target.

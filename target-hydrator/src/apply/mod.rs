@@ -16,6 +16,7 @@ mod budget;
 mod commit;
 mod grow;
 mod initial;
+mod mark;
 mod pipeline;
 mod segment;
 mod session;

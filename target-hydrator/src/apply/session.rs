@@ -103,9 +103,8 @@ impl Environment {
         key: HydratorKey,
         targets: Arc<dyn TargetFactory>,
     ) -> Result<Self, StateError> {
-        let local = if store.is_local() { None } else { Some(spool_folder(spool)?) };
         Ok(Self {
-            spool: Spool::new(store.clone(), local),
+            spool: Spool::open(store.clone(), spool)?,
             store,
             key: Arc::new(key),
             targets,
@@ -116,25 +115,6 @@ impl Environment {
             budget: Budget::default(),
         })
     }
-}
-
-fn spool_folder(folder: &Path) -> Result<Arc<dyn CacheStore>, StateError> {
-    sluice_platform::durable::create_folder(folder)?;
-    let failed = |e: &dyn std::fmt::Display| StateError::new(format!("spool folder {}: {e}", folder.display()));
-    let whole = std::path::absolute(folder).map_err(|e| failed(&e))?;
-    let url = url_of(&whole);
-    sluice_cache_store::open(&url, &sluice_cache_store::StoreOptions::default()).map_err(|e| failed(&e))
-}
-
-/// The folder as a `file:` URL: what a URL gives a meaning of its own is escaped.
-fn url_of(folder: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
-    let escaped = folder.as_os_str().as_bytes().iter().map(|b| match plain(*b) {
-        true => char::from(*b).to_string(),
-        false => format!("%{b:02X}"),
-    });
-    std::iter::once("file://".to_owned()).chain(escaped).collect()
 }
 
 /// What a cycle came to, as it is reported.
@@ -221,11 +201,19 @@ impl Session {
         report.source_digest = Some(manifest.digest);
         self.follow_growth(work, &manifest).await?;
         let target = self.target(work).await?;
-        let fingerprint = target.fingerprint().await?;
+        let (fingerprint, writer) = (target.fingerprint().await?, target.marked_by().await?);
         let torn = self.file.torn().await?;
         let (ledger, allow_plain) = (&self.file.ledger, self.env.allow_plain);
-        let facts =
-            Facts { ledger, torn: &torn, fingerprint: &fingerprint, work, manifest: &manifest, hash, allow_plain };
+        let facts = Facts {
+            ledger,
+            torn: &torn,
+            fingerprint: &fingerprint,
+            writer,
+            work,
+            manifest: &manifest,
+            hash,
+            allow_plain,
+        };
         facts.judge().map_err(Stop::Fail)?;
         let folder = cycle_folder(work.disk, work.generation, work.cycle);
         self.env.spool.tidy(&work.disk.to_string(), Some(&folder)).await;
@@ -368,6 +356,7 @@ impl Session {
             // What is still under way must end first. A target that can't even be asked stays without a fingerprint.
             drop(target.sync().await);
             ledger.fingerprint = target.fingerprint().await.ok();
+            ledger.writing = ledger.writing.filter(|_| ledger.fingerprint.is_none());
         }
         if *ledger == before { Ok(()) } else { self.file.save().await }
     }

@@ -1,7 +1,7 @@
 //! Targets that make their blocks as they are written: dynamic VHD and VHDX.
 
 use super::linear::{extent_of, fingerprint, sum_of};
-use super::{Fingerprint, Target, TargetError, TargetErrorKind, ranges_of};
+use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
 use crate::formats::{FileRange, LiveImage, ReadAt, Step, open_as};
 use async_trait::async_trait;
 use sluice_platform::{AlignedBuf, DirectFile, Part};
@@ -229,6 +229,14 @@ impl Target for DynamicTarget {
 
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
         fingerprint(&self.file)
+    }
+
+    async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
+        writer::marked_by(&self.file)
+    }
+
+    async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
+        writer::mark(&self.file, by).await
     }
 
     fn describe(&self) -> String {

@@ -1,6 +1,6 @@
 //! Targets whose sectors lie in the file in their own order, from one position on.
 
-use super::{Fingerprint, Target, TargetError, TargetErrorKind, ranges_of};
+use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
 use async_trait::async_trait;
 use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
@@ -118,6 +118,14 @@ impl Target for LinearTarget {
 
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
         fingerprint(&self.file)
+    }
+
+    async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
+        writer::marked_by(&self.file)
+    }
+
+    async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
+        writer::mark(&self.file, by).await
     }
 
     fn describe(&self) -> String {

@@ -1,7 +1,7 @@
 //! A target in memory, for tests and simulation.
 
 use super::linear::extent_of;
-use super::{Fingerprint, Target, TargetError, TargetErrorKind};
+use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_platform::AlignedBuf;
@@ -18,12 +18,14 @@ pub struct MemoryDisk {
     pub bytes: Vec<u8>,
     /// Rises with each change, as a file's times do.
     pub changes: i64,
+    /// Who has put a mark on it last.
+    pub writer: WriterMark,
 }
 
 impl MemoryTarget {
     /// A disk of zeros.
     pub fn new(sectors: SectorCount) -> Self {
-        Self(Mutex::new(MemoryDisk { bytes: vec![0; sectors.bytes().0 as usize], changes: 0 }))
+        Self(Mutex::new(MemoryDisk { bytes: vec![0; sectors.bytes().0 as usize], ..MemoryDisk::default() }))
     }
 
     /// A copy of all its bytes.
@@ -107,6 +109,16 @@ impl Target for MemoryTarget {
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
         let size = self.sectors().bytes().0;
         Ok(Fingerprint { size, changed_ns: self.0.lock().changes, ..Fingerprint::default() })
+    }
+
+    async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
+        Ok(Some(self.0.lock().writer))
+    }
+
+    async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
+        self.tamper(|_| ());
+        self.0.lock().writer = by;
+        Ok(true)
     }
 
     fn describe(&self) -> String {

@@ -11,6 +11,7 @@ mod fingerprint;
 mod linear;
 mod memory;
 pub mod plan;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use error::{TargetError, TargetErrorKind};
 pub use fingerprint::Fingerprint;
 pub use linear::LinearTarget;
 pub use memory::{MemoryDisk, MemoryTarget};
+pub use writer::{WRITER_ATTRIBUTE, WriterMark};
 
 use async_trait::async_trait;
 use sluice_platform::{AlignedBuf, DirectFile};
@@ -74,6 +76,13 @@ pub trait Target: Send + Sync {
 
     /// What would change if somebody else wrote to the target or put another in its place.
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError>;
+
+    /// Whose mark the target bears; `None` where it can't bear any.
+    async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError>;
+
+    /// Puts the mark of whoever begins to write on the target, durably: before the first [`Target::write`]. It changes the
+    /// fingerprint. False where the target can't bear it.
+    async fn mark(&self, by: WriterMark) -> Result<bool, TargetError>;
 
     /// What and where the target is, for people.
     fn describe(&self) -> String;

@@ -105,6 +105,30 @@ async fn dynamic_vhdx_behaves_like_a_disk() {
     behaves_like_a_disk(Format::VhdxDynamic).await;
 }
 
+#[tokio::test]
+async fn a_target_bears_the_mark_of_its_last_writer() {
+    // Not where folders are made otherwise: that may be a tmpfs, which keeps attributes since Linux 6.6.
+    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    for format in [Format::Raw, Format::VhdxDynamic] {
+        let path = folder.path().join(format.name());
+        let mut target = carry_out(&plan(spec(&path, format), false, false).expect("allowed")).await;
+        assert_eq!(target.marked_by().await.expect("asked"), Some(WriterMark::NOBODY));
+        for mark in [WriterMark(7), WriterMark(u128::MAX)] {
+            let before = target.fingerprint().await.expect("asked");
+            assert!(target.mark(mark).await.expect("marked"));
+            assert_ne!(target.fingerprint().await.expect("asked"), before);
+            drop(target);
+            target = carry_out(&plan(spec(&path, format), true, false).expect("ours")).await;
+            assert_eq!(target.marked_by().await.expect("asked"), Some(mark));
+        }
+        for foreign in ["7", "no mark", &"f".repeat(99)] {
+            let none = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&path, WRITER_ATTRIBUTE, foreign.as_bytes(), none).expect("set");
+            assert_eq!(target.marked_by().await.expect("asked"), Some(WriterMark::NOBODY), "{foreign}");
+        }
+    }
+}
+
 /// The write of a new block is given up in the middle, as when another lane's write meets a full disk.
 async fn a_write_given_up_leaves_a_target_that_opens(format: Format) {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,7 +1,7 @@
 //! Targets and state that fail, or stop for ever as in a crash, after so many operations.
 
 use crate::state::{StateError, StateStore};
-use crate::target::{Fingerprint, MemoryTarget, Target, TargetError, TargetErrorKind};
+use crate::target::{Fingerprint, MemoryTarget, Target, TargetError, TargetErrorKind, WriterMark};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_platform::AlignedBuf;
@@ -169,6 +169,23 @@ impl Target for FaultTarget {
 
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
         self.inner.fingerprint().await
+    }
+
+    async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
+        self.inner.marked_by().await
+    }
+
+    async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
+        match self.faults.step() {
+            Then::Fail(kind) => Err(failed(kind)),
+            Then::Crash => {
+                if self.faults.done().is_multiple_of(2) {
+                    self.inner.mark(by).await?;
+                }
+                std::future::pending().await
+            }
+            Then::Nothing | Then::Lie => self.inner.mark(by).await,
+        }
     }
 
     fn describe(&self) -> String {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use sluice_hydrator::apply::TargetFactory;
 use sluice_hydrator::ledger::{Ledger, TargetRecord};
 use sluice_hydrator::state::{StateError, StateStore};
-use sluice_hydrator::target::{Fingerprint, Target, TargetError, TargetErrorKind};
+use sluice_hydrator::target::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark};
 use sluice_platform::AlignedBuf;
 use sluice_proto::wire::Work;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
@@ -25,6 +25,8 @@ struct Inner {
     changes: i64,
     /// Who has claimed the target: one at a time, whoever believes to own it.
     claimed: bool,
+    /// Who began to write to it last.
+    writer: WriterMark,
 }
 
 /// The medium; clones are the same medium.
@@ -170,6 +172,21 @@ impl Target for SimTarget {
         let inner = self.medium.0.lock();
         let size = inner.durable.len() as u64;
         Ok(Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes })
+    }
+    async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
+        Ok(Some(self.medium.0.lock().writer))
+    }
+    async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
+        let step = self.life.step();
+        if step != Step::NotDone {
+            let mut inner = self.medium.0.lock();
+            inner.changes += 1;
+            inner.writer = by;
+        }
+        if step != Step::Go {
+            std::future::pending::<()>().await;
+        }
+        Ok(true)
     }
     fn describe(&self) -> String {
         "sim".into()

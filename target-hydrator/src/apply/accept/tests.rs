@@ -1,7 +1,7 @@
 //! The decision as a table: which cycle is taken by which target.
 
 use super::*;
-use crate::ledger::{Comparison, VerifiedCycle};
+use crate::ledger::{Comparison, VerifiedCycle, Writing};
 use sluice_proto::cycle::{Consistency, State as CycleState, TrackerKind};
 use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
 use sluice_proto::{ByteCount, CycleNo, DiskId, Extent, Generation, SectorCount};
@@ -16,6 +16,7 @@ struct Case {
     ledger: Ledger,
     torn: SectorBitmap,
     fingerprint: Fingerprint,
+    writer: Option<WriterMark>,
     work: Work,
     manifest: Manifest,
 }
@@ -68,13 +69,15 @@ impl Case {
             digests_wanted: false,
             read_rate: None,
         };
-        Self { ledger, torn: SectorBitmap::new(), fingerprint, work, manifest }
+        let writer = Some(WriterMark::NOBODY);
+        Self { ledger, torn: SectorBitmap::new(), fingerprint, writer, work, manifest }
     }
 
     fn judge(&self) -> Option<FailReason> {
-        let Self { ledger, torn, fingerprint, work, manifest } = self;
+        let Self { ledger, torn, fingerprint, writer, work, manifest } = self;
         let hash = reference(5).manifest;
-        let facts = Facts { ledger, torn, fingerprint, work, manifest, hash, allow_plain: false };
+        let writer = *writer;
+        let facts = Facts { ledger, torn, fingerprint, writer, work, manifest, hash, allow_plain: false };
         facts.judge().err().map(|failure| failure.reason)
     }
 }
@@ -142,6 +145,30 @@ fn a_cycle_that_was_being_applied_is_taken_up_again() {
         case.ledger.fingerprint = None;
         case.torn.set(Extent::new(500, 1));
         assert_eq!(case.judge(), None, "{kind}");
+    }
+}
+
+#[test]
+fn a_cycle_that_was_begun_is_not_gone_on_with_where_another_has_written_since() {
+    let (own, other) = (WriterMark(1), WriterMark(2));
+    for kind in BASED {
+        for same_cycle in [true, false] {
+            let mut case = Case::new(kind);
+            case.ledger.state = State::Applying { cycle: reference(if same_cycle { 5 } else { 4 }) };
+            case.ledger.fingerprint = None;
+            let before = case.fingerprint;
+            case.ledger.writing = Some(Writing { mark: own, before });
+            case.writer = Some(other);
+            assert_eq!(case.judge(), None, "{kind}: the crash came before the mark was put");
+            case.fingerprint.changed_ns += 1;
+            assert_eq!(case.judge(), Some(FailReason::TargetChanged), "{kind}");
+            case.writer = Some(WriterMark::NOBODY);
+            assert_eq!(case.judge(), Some(FailReason::TargetChanged), "{kind}: a copy of the target");
+            for taken in [Some(own), None] {
+                case.writer = taken;
+                assert_eq!(case.judge(), None, "{kind} {taken:?}");
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use sluice_cache_store::MemoryStore;
 use sluice_platform::system::OsEntropy;
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::manifest::Manifest;
-use sluice_proto::wire::Work;
+use sluice_proto::wire::{CycleRef, Work};
 use sluice_proto::{CycleNo, Extent, SectorBitmap, SectorCount};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,23 +105,50 @@ async fn a_target_that_is_changed_after_its_comparison_is_noticed() {
     heals(&mut bench, 4).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cycle_that_a_crash_cut_short_is_gone_on_with_whatever_it_has_written() {
-    let mut bench = Bench::new(SECTORS, 93);
-    let last = initial(&mut bench).await;
+/// The surroundings of a hydrator whose numbers are random; others have the same one each time.
+fn own_numbers(bench: &Bench) -> Environment {
+    Environment { entropy: Arc::new(OsEntropy::new()), ..bench.environment() }
+}
+
+/// A delta of a hydrator with numbers of its own, which a crash cuts short in the middle of its writes.
+async fn cut_short(bench: &mut Bench, last: CycleRef) -> Shipped {
     let plan = SectorBitmap::from_extents(scattered());
     bench.source.scribble(&scattered());
     let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
-    // In the middle of the writes.
-    bench.faults.set(4, Then::Crash);
-    let mut session = bench.session(&delta.work).await;
+    bench.faults.set(5, Then::Crash);
+    let mut session = Session::open(own_numbers(bench), &delta.work).await.expect("the state opens");
     tokio::select! {
         biased;
         () = bench.faults.crashed() => {}
         _ = session.apply(&delta.work) => panic!("the crash did not come"),
     }
-    drop(session);
     bench.faults.set(0, Then::Nothing);
+    delta
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_is_not_gone_on_with_where_another_hydrator_has_written_since() {
+    let mut bench = Bench::new(SECTORS, 96);
+    let last = initial(&mut bench).await;
+    let clone = bench.state.snapshot();
+    let delta = cut_short(&mut bench, last).await;
+    let first = bench.state.snapshot();
+    // A clone of the hydrator, from before, compares and brings the target further.
+    bench.state.restore(&clone);
+    bench.source.scribble(&[Extent::new(7000, 40)]);
+    heals(&mut bench, 3).await;
+    let further = bench.target.contents();
+    bench.state.restore(&first);
+    assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetChanged);
+    assert_eq!(bench.target.contents(), further, "nothing of the old cycle was written");
+    heals(&mut bench, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_that_a_crash_cut_short_is_gone_on_with_whatever_it_has_written() {
+    let mut bench = Bench::new(SECTORS, 93);
+    let last = initial(&mut bench).await;
+    let delta = cut_short(&mut bench, last).await;
     let session = bench.session(&delta.work).await;
     assert!(matches!(session.ledger().state, State::Applying { cycle } if cycle.cycle == CycleNo(2)));
     assert_eq!(session.ledger().fingerprint, None);
@@ -158,9 +185,8 @@ async fn a_comparison_keeps_its_number_while_the_target_is_what_it_was() {
     initial(&mut bench).await;
     let work = comparison(&bench, 2);
     let number = async |bench: &Bench| {
-        // By a hydrator that was just started, with random numbers.
-        let environment = Environment { entropy: Arc::new(OsEntropy::new()), ..bench.environment() };
-        let mut session = Session::open(environment, &work).await.expect("the state opens");
+        // By a hydrator that was just started.
+        let mut session = Session::open(own_numbers(bench), &work).await.expect("the state opens");
         session.digests(&work, &FakeApi::default()).await.expect("delivered");
         session.ledger().comparison.as_ref().expect("noted").number
     };
