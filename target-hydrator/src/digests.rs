@@ -1,6 +1,6 @@
 //! The target's digests, made when an agent wants to compare: of what is on the target now, whatever the ledger says.
 
-use crate::apply::{Holes, Session, Stop};
+use crate::apply::{Holes, Session, Stop, check_left_alone};
 use crate::ledger::Comparison;
 use crate::progress::Phase;
 use crate::target::{Fingerprint, Target};
@@ -89,14 +89,19 @@ impl Session {
         if now != before {
             return Err(Stop::fail(FailReason::TargetChanged, "somebody writes to the target while it is being read"));
         }
+        let writer = reader.target.marked_by().await?;
         let ledger = &mut self.file.ledger;
+        if let Err(failure) = check_left_alone(ledger, &now, writer) {
+            // Also where what is planned by this is never applied: what was verified before is not what is there.
+            ledger.doubt.get_or_insert(failure.detail);
+        }
         let read_to = reader.target_disk.min(reader.disk);
         if ledger.compared == Some(work.cycle) && ledger.fingerprint.as_ref() == Some(&now) {
             // Asked again after a restart: the agent may have planned by the first answer.
             ledger.compared_to = ledger.compared_to.map(|first| first.min(read_to));
         } else {
             (ledger.compared, ledger.compared_to) = (Some(work.cycle), Some(read_to));
-            ledger.fingerprint = Some(now);
+            (ledger.fingerprint, ledger.writing) = (Some(now), None);
         }
         Ok(self.file.save().await?)
     }

@@ -21,7 +21,7 @@ pub const LEDGER_NAME: &str = "ledger";
 pub const TORN_NAME: &str = "torn-sectors";
 const MAGIC: [u8; 8] = *b"SLUICLED";
 /// The version that this Sluice writes. Change log: 1, the first; `growing` and `writing` came later and are left out where there
-/// is none, so that a program which doesn't know them reads all ledgers but those of a target that is just being changed.
+/// is none, so that a program which doesn't know them reads the ledgers of targets at rest.
 const VERSION: u16 = 1;
 const HEAD_BYTES: usize = 16;
 const SUM_BYTES: usize = 8;
@@ -54,7 +54,8 @@ pub struct Ledger {
     pub signer: Option<HexBytes>,
     /// What the target looked like after it was last flushed; none while a cycle is being written.
     pub fingerprint: Option<Fingerprint>,
-    /// By whom it is being written while there is no fingerprint. None where that was begun by a program that knew no marks.
+    /// By whom it is being written while there is no fingerprint. None where the target bears no mark: it can't, or it was begun
+    /// by a program that knew none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writing: Option<Writing>,
     /// The last cycle that the target was proven to hold.
@@ -78,7 +79,7 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Writing {
-    /// The mark that the target bears since before the first write.
+    /// The mark that the target bears since before the first write, or is about to get.
     pub mark: WriterMark,
     /// The target before that: as long as it is still that, the mark was not put there yet.
     pub before: Fingerprint,

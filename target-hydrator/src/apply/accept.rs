@@ -35,8 +35,8 @@ impl Facts<'_> {
             return self.check_initial();
         }
         check_left_alone(self.ledger, self.fingerprint, self.writer)?;
-        if self.ledger.state == (State::Applying { cycle: reference }) {
-            // It was found right before the crash that cut it short.
+        if self.ledger.state == (State::Applying { cycle: reference }) && self.ledger.fingerprint.is_none() {
+            // It was found right before the crash that cut it short. Where there is a fingerprint something was looked at since.
             return Ok(());
         }
         if self.is_compared() {
@@ -143,13 +143,14 @@ pub(super) fn check_manifest(manifest: &Manifest, work: &Work, allow_plain: bool
 }
 
 /// Nobody but the hydrator may have changed the target since it was left, or since it began to write to it.
-pub(super) fn check_left_alone(ledger: &Ledger, now: &Fingerprint, writer: Option<WriterMark>) -> Result<(), Failure> {
+pub(crate) fn check_left_alone(ledger: &Ledger, now: &Fingerprint, writer: Option<WriterMark>) -> Result<(), Failure> {
     let written_by_another =
         |writing: &Writing| writer.is_some_and(|mark| mark != writing.mark) && writing.before != *now;
     match (&ledger.fingerprint, &ledger.writing) {
         (None, Some(writing)) if written_by_another(writing) => {
             let text = "another hydrator, or one with another copy of the state, has written to the target since this one \
-                        began to; it is compared with the source as a whole, give each disk one hydrator";
+                        began to, or its file is a copy; it is compared with the source as a whole, give each disk one \
+                        hydrator";
             Err(Failure::new(FailReason::TargetChanged, text))
         }
         (noted, _) => check_untouched(noted.as_ref(), now),

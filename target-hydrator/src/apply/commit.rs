@@ -149,7 +149,7 @@ impl Session {
     async fn begin_applying(&mut self, cycle: &Committed) -> Result<(), Stop> {
         let state = State::Applying { cycle: CycleRef { cycle: cycle.manifest.cycle, manifest: cycle.hash } };
         let target = &cycle.pipeline.target;
-        if self.file.ledger.state == state {
+        if self.file.ledger.state == state && self.file.ledger.fingerprint.is_none() {
             // Begun before a crash: the target has changed since, and the fingerprint is gone.
             return self.put_mark(&**target).await;
         }
@@ -159,7 +159,7 @@ impl Session {
         check_untouched(&**target, noted.as_ref()).await?;
         let writing = self.new_mark(&**target).await?;
         let begin = |ledger: &mut Ledger| {
-            (ledger.state, ledger.writing) = (state, Some(writing));
+            (ledger.state, ledger.writing) = (state, writing);
             (ledger.fingerprint, ledger.compared) = (None, None);
         };
         self.file.mark_torn(&cycle.manifest.plan, begin).await?;

@@ -35,7 +35,14 @@ impl Session {
         self.check_growth(work).await?;
         let writer = target.marked_by().await?;
         check_left_alone(&self.file.ledger, &target.fingerprint().await?, writer).map_err(Stop::Fail)?;
-        let (has, writing) = (target.sectors(), self.new_mark(&*target).await?);
+        let has = target.sectors();
+        // Opened again in its new size; `target` keeps the claim until then.
+        self.target = None;
+        // A mark before the ledger says that it grows: what is not there when that is gone on with was put away by another.
+        if let Some(writing) = self.new_mark(&*target).await? {
+            self.file.change(|ledger| (ledger.fingerprint, ledger.writing) = (None, Some(writing))).await?;
+            self.put_mark(&*target).await?;
+        }
         let from = self.file.ledger.source_size;
         tracing::info!(disk = %work.disk, from = from.0, to = to.0, "the source has grown; so does its target");
         let begin = |ledger: &mut Ledger| {
@@ -52,10 +59,9 @@ impl Session {
                 false => had,
             };
             (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (Some(to), Some(had), Some(zeros));
-            (ledger.fingerprint, ledger.writing) = (None, Some(writing));
+            ledger.fingerprint = None;
         };
         self.file.change(begin).await?;
-        self.put_mark(&*target).await?;
         drop(target);
         self.finish_growth(work).await
     }
@@ -92,16 +98,16 @@ impl Session {
         let at = from.max(had.bytes()).min(to);
         self.env.targets.grow(work, &record, at, to).await?;
         let target = self.env.targets.open(&Work { size: to, ..work.clone() }, &record).await?;
+        let meddled = self.bear_mark(&*target).await?;
+        if meddled {
+            tracing::warn!(disk = %work.disk, "another hydrator wrote to the target while it grew: it is compared once more");
+        }
         // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros.
         target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;
-        let alone = check_left_alone(&self.file.ledger, &fingerprint, target.marked_by().await?);
         let end = |ledger: &mut Ledger| {
-            if let Err(failure) = alone {
-                tracing::warn!(disk = %work.disk, "{}", failure.detail);
-                ledger.compared = None;
-            }
+            ledger.compared = ledger.compared.filter(|_| !meddled);
             (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
             (ledger.source_size, ledger.fingerprint, ledger.writing) = (to, Some(fingerprint), None);
         };

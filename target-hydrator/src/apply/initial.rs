@@ -196,16 +196,17 @@ impl Session {
         if matches!(ledger.state, State::Initial { cycle: c, generation: g, .. } if (c, g) == (cycle, generation))
             && !noted
         {
-            return Ok(());
+            // All of it is read back and proven, whoever has written meanwhile; but that one is to know.
+            return self.bear_mark(target).await.map(drop);
         }
         let writing = self.new_mark(target).await?;
         let begin = |ledger: &mut Ledger| {
-            (ledger.state, ledger.writing) = (State::Initial { cycle, generation, applied: Vec::new() }, Some(writing));
+            (ledger.state, ledger.writing) = (State::Initial { cycle, generation, applied: Vec::new() }, writing);
             ledger.doubt = Some("an initial cycle was begun and not finished".to_owned());
             (ledger.fingerprint, ledger.compared) = (None, None);
         };
         self.file.change(begin).await?;
-        self.put_mark(target).await
+        self.bear_mark(target).await.map(drop)
     }
 
     /// Notes what of an initial cycle is durably on the target.

@@ -7,28 +7,37 @@ use crate::ledger::Writing;
 use crate::target::{Target, WriterMark};
 
 impl Session {
-    /// A new mark, as the ledger is to note it before the target has it.
-    pub(super) async fn new_mark(&self, target: &dyn Target) -> Result<Writing, Stop> {
-        let mut number = [0; 16];
+    /// A new mark, as the ledger is to note it before the target has it; none where the target can't bear any.
+    pub(super) async fn new_mark(&self, target: &dyn Target) -> Result<Option<Writing>, Stop> {
+        if target.marked_by().await?.is_none() {
+            return Ok(None);
+        }
+        let mut number = [0; 8];
         self.env.entropy.fill(&mut number);
-        Ok(Writing { mark: WriterMark(u128::from_le_bytes(number)), before: target.fingerprint().await? })
+        Ok(Some(Writing { mark: WriterMark(u64::from_le_bytes(number)), before: target.fingerprint().await? }))
     }
 
-    /// Puts the mark that the ledger notes on the target, if it is not there yet.
+    /// Puts the mark that the ledger notes on the target, where it is not there yet and nobody else has written since.
     ///
     /// # Errors
-    /// Another has written to the target since the mark was noted: nobody may go on with what was begun then.
+    /// Another has: nobody may go on with what was begun before.
     pub(super) async fn put_mark(&mut self, target: &dyn Target) -> Result<(), Stop> {
-        let Some(writing) = self.file.ledger.writing else { return Ok(()) };
-        let there = target.marked_by().await?;
-        if there.is_none_or(|mark| mark == writing.mark) {
-            return Ok(());
+        let (now, writer) = (target.fingerprint().await?, target.marked_by().await?);
+        check_left_alone(&self.file.ledger, &now, writer).map_err(Stop::Fail)?;
+        self.bear_mark(target).await.map(drop)
+    }
+
+    /// The same whoever has written to the target: for what reads back and proves all of it, or is compared after that. True
+    /// where the mark was not there.
+    pub(super) async fn bear_mark(&mut self, target: &dyn Target) -> Result<bool, Stop> {
+        let Some(writing) = self.file.ledger.writing else { return Ok(false) };
+        if target.marked_by().await?.is_none_or(|mark| mark == writing.mark) {
+            return Ok(false);
         }
-        check_left_alone(&self.file.ledger, &target.fingerprint().await?, there).map_err(Stop::Fail)?;
         if !target.mark(writing.mark).await? {
-            // Its file takes none after all, of which the ledger must not demand one.
+            // Its file takes none after all, and the ledger must not demand one.
             self.file.change(|ledger| ledger.writing = None).await?;
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -22,6 +22,7 @@ mod segment;
 mod session;
 mod stop;
 
+pub(crate) use accept::check_left_alone;
 pub use budget::Budget;
 pub(crate) use pipeline::Holes;
 pub use session::{Environment, Report, Session, TargetFactory};

@@ -1,6 +1,6 @@
 //! One disk as the hydrator knows it: its ledger, its target, and the cycle that is under way.
 
-use super::accept::{Facts, check_untouched};
+use super::accept::{Facts, check_left_alone, check_untouched};
 use super::ahead::Ahead;
 use super::budget::Budget;
 use super::commit::Committed;
@@ -353,10 +353,14 @@ impl Session {
         if ledger.fingerprint.is_none()
             && let Some(target) = &self.target
         {
-            // What is still under way must end first. A target that can't even be asked stays without a fingerprint.
+            // What is still under way must end first. A target that can't even be asked stays without a fingerprint, and so
+            // does one to which another has written: whoever looks at it next has to find that.
             drop(target.sync().await);
-            ledger.fingerprint = target.fingerprint().await.ok();
-            ledger.writing = ledger.writing.filter(|_| ledger.fingerprint.is_none());
+            if let (Ok(now), Ok(writer)) = (target.fingerprint().await, target.marked_by().await)
+                && check_left_alone(ledger, &now, writer).is_ok()
+            {
+                (ledger.fingerprint, ledger.writing) = (Some(now), None);
+            }
         }
         if *ledger == before { Ok(()) } else { self.file.save().await }
     }

@@ -103,8 +103,8 @@ async fn a_target_that_lies_fails_the_cycle_and_names_the_sectors() {
     let last = initial(&mut bench).await;
     let plan = bench.source.scribble(&[Extent::new(1000, 300)]);
     let delta = bench.source.ship(CycleKind::Delta, 2, plan.clone(), Some(last)).await;
-    // The first two operations are the ledger's.
-    bench.faults.set(2, Then::Lie);
+    // The first two operations are the ledger's, then the target is marked.
+    bench.faults.set(3, Then::Lie);
     let report = apply(&bench, &delta).await;
     let (why, detail) = reason(&report);
     assert_eq!(why, FailReason::DigestMismatch);
@@ -123,7 +123,7 @@ async fn a_full_target_fails_the_cycle_and_the_next_one_that_brings_its_sectors_
     let last = initial(&mut bench).await;
     let plan = bench.source.scribble(&scattered());
     let delta = bench.source.ship(CycleKind::Delta, 2, plan.clone(), Some(last)).await;
-    bench.faults.set(4, Then::Fail(TargetErrorKind::Full));
+    bench.faults.set(5, Then::Fail(TargetErrorKind::Full));
     assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetFull);
     let session = bench.session(&delta.work).await;
     assert_eq!(session.ledger().state, State::Torn { cycle: CycleNo(2) });
@@ -143,7 +143,7 @@ async fn a_cycle_that_carries_the_torn_sectors_is_taken() {
     let last = initial(&mut bench).await;
     let mut plan = bench.source.scribble(&scattered());
     let delta = bench.source.ship(CycleKind::Delta, 2, plan.clone(), Some(last)).await;
-    bench.faults.set(5, Then::Fail(TargetErrorKind::Io));
+    bench.faults.set(6, Then::Fail(TargetErrorKind::Io));
     assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetWrite);
     plan.union_with(&bench.source.scribble(&[Extent::new(50, 4)]));
     let carried = bench.source.ship(CycleKind::Delta, 3, plan, Some(last)).await;

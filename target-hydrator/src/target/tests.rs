@@ -113,7 +113,7 @@ async fn a_target_bears_the_mark_of_its_last_writer() {
         let path = folder.path().join(format.name());
         let mut target = carry_out(&plan(spec(&path, format), false, false).expect("allowed")).await;
         assert_eq!(target.marked_by().await.expect("asked"), Some(WriterMark::NOBODY));
-        for mark in [WriterMark(7), WriterMark(u128::MAX)] {
+        for mark in [WriterMark(7), WriterMark(u64::MAX)] {
             let before = target.fingerprint().await.expect("asked");
             assert!(target.mark(mark).await.expect("marked"));
             assert_ne!(target.fingerprint().await.expect("asked"), before);

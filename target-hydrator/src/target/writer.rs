@@ -2,24 +2,25 @@
 //!
 //! A target at rest has a [fingerprint](super::Fingerprint). One that is being written has none, as each write changes it: a
 //! hydrator that was killed in the middle of a cycle could not tell its own writes from those of another, which was cloned
-//! with its state, or from a copy of the state that was put back. So whoever begins to write puts a random number on the target
+//! with its state, or has a copy of it that was put back. So whoever begins to write puts a random number on the target
 //! before, as an extended attribute of the image's file, and notes it in its ledger before that. A block device keeps
-//! none (xattr(7): `user.` is for files and directories), nor do some file systems: there the claim on the device is all.
+//! none (xattr(7): `user.` is for files and directories), nor do some file systems, and one without room: there the claim on
+//! the target is all.
 
-use super::{TargetError, TargetErrorKind};
+use super::TargetError;
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sluice_platform::DirectFile;
 use std::io;
 
-/// The attribute's name; its value are 32 hexadecimal digits.
+/// The attribute's name; its value is 16 hexadecimal digits.
 pub const WRITER_ATTRIBUTE: &str = "user.sluice.writer";
 
 /// A random number that stands for one hydrator's writing of one cycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct WriterMark(pub u128);
+pub struct WriterMark(pub u64);
 
 impl WriterMark {
     /// That of a target on which nobody has put a mark yet.
@@ -28,7 +29,7 @@ impl WriterMark {
 
 impl From<WriterMark> for String {
     fn from(mark: WriterMark) -> Self {
-        format!("{:032x}", mark.0)
+        format!("{:016x}", mark.0)
     }
 }
 
@@ -36,9 +37,9 @@ impl TryFrom<String> for WriterMark {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let number = u128::from_str_radix(&text, 16).ok().filter(|_| digits);
-        number.map(Self).ok_or("32 hexadecimal digits are expected")
+        let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = u64::from_str_radix(&text, 16).ok().filter(|_| digits);
+        number.map(Self).ok_or("16 hexadecimal digits are expected")
     }
 }
 
@@ -47,11 +48,11 @@ pub(super) fn marked_by(file: &DirectFile) -> Result<Option<WriterMark>, TargetE
     if file.is_block_device() {
         return Ok(None);
     }
-    let mut value = [0; 32];
+    let mut value = [0; 16];
     let len = match fgetxattr(file.file(), WRITER_ATTRIBUTE, &mut value) {
         Ok(len) => len,
         Err(Errno::NODATA | Errno::RANGE) => 0,
-        Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => return Ok(None),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::ACCESS) => return Ok(None),
         Err(error) => return Err(failed(file, error.into())),
     };
     let text = String::from_utf8_lossy(&value[..len]).into_owned();
@@ -78,5 +79,6 @@ pub(super) async fn mark(file: &DirectFile, by: WriterMark) -> Result<bool, Targ
 
 fn failed(file: &DirectFile, error: io::Error) -> TargetError {
     let text = format!("cannot read or put {WRITER_ATTRIBUTE} of target {}: {error}", file.path().display());
-    TargetError::caused(TargetErrorKind::Io, text, error)
+    let kind = TargetError::from(error).kind();
+    TargetError::new(kind, text)
 }

@@ -12,6 +12,7 @@ use sluice_proto::stream::{Blocks, StreamDigest};
 use sluice_proto::wire::{CycleRef, StoredSegment, Work};
 use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Extent, Generation, SectorBitmap, SectorCount};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A disk that is protected.
 pub(crate) struct Source {
@@ -28,12 +29,16 @@ pub(crate) struct Source {
     random: u64,
 }
 
-/// "Random" bytes: every comparison has one number, which a resync is planned by.
+/// "Random" bytes: every comparison has one number, which a resync is planned by, but each mark of a writer is another.
 pub(crate) struct Nines;
 
 impl Entropy for Nines {
     fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(9);
+        static MARKS: AtomicU64 = AtomicU64::new(1);
+        match bytes.len() {
+            8 => bytes.copy_from_slice(&MARKS.fetch_add(1, Ordering::Relaxed).to_le_bytes()),
+            _ => bytes.fill(9),
+        }
     }
 }
 

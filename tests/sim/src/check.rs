@@ -91,6 +91,8 @@ pub struct Judgement {
     pub grows: bool,
     /// Whether the appliance was put back to older states.
     pub put_back: bool,
+    /// Whether the target was a block device.
+    pub device: bool,
 }
 
 impl Checker {

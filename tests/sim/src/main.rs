@@ -89,7 +89,8 @@ fn report(seeds: u64, judged: &[(u64, Judgement)]) -> anyhow::Result<()> {
     println!("{verified} cycles verified, {crash} of them crash-consistent");
     let (twins, limits, grows) = (sum(|j| j.twins.into()), sum(|j| j.limits.into()), sum(|j| j.grows.into()));
     println!("{twins} seeds with a second hydrator, {limits} with limits on rates, {grows} with a source that grows");
-    println!("{} seeds with an appliance that is put back", sum(|j| j.put_back.into()));
+    let (put_back, devices) = (sum(|j| j.put_back.into()), sum(|j| j.device.into()));
+    println!("{put_back} seeds with an appliance that is put back, {devices} with a block device for a target");
     let passed = sum(|j| j.violations.is_empty().into());
     println!("{passed} passed, {} failed", seeds - passed);
     if passed < seeds {

@@ -27,13 +27,25 @@ struct Inner {
     claimed: bool,
     /// Who began to write to it last.
     writer: WriterMark,
+    /// A block device shows nothing of what was done to it.
+    device: bool,
 }
 
 /// The medium; clones are the same medium.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Medium(Arc<Mutex<Inner>>);
 
 impl Medium {
+    /// A block device, or an image file.
+    pub fn new(device: bool) -> Self {
+        Self(Arc::new(Mutex::new(Inner { device, ..Inner::default() })))
+    }
+
+    /// True where the medium is a block device.
+    pub fn is_device(&self) -> bool {
+        self.0.lock().device
+    }
+
     /// What a reader sees.
     pub fn contents(&self) -> Vec<u8> {
         let inner = self.0.lock();
@@ -171,12 +183,19 @@ impl Target for SimTarget {
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
         let inner = self.medium.0.lock();
         let size = inner.durable.len() as u64;
-        Ok(Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes })
+        Ok(match inner.device {
+            true => Fingerprint { size, ..Fingerprint::default() },
+            false => Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes },
+        })
     }
     async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
-        Ok(Some(self.medium.0.lock().writer))
+        let inner = self.medium.0.lock();
+        Ok((!inner.device).then_some(inner.writer))
     }
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
+        if self.medium.is_device() {
+            return Ok(false);
+        }
         let step = self.life.step();
         if step != Step::NotDone {
             let mut inner = self.medium.0.lock();

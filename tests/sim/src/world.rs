@@ -120,7 +120,10 @@ impl World {
     fn new(seed: u64) -> Arc<Self> {
         let rng = Rng::new(seed, 1);
         let disk = ModelDisk::new(600 + rng.below(9_000), &rng);
-        let (medium, agent_files, data_key) = (Medium::default(), Files::default(), DataKey::new([7; 32]));
+        let twins_files = Rng::new(seed, 9).once_in(4).then(Files::default);
+        // What another hydrator, or a person, does to a device shows only in a scrub.
+        let medium = Medium::new(twins_files.is_none() && Rng::new(seed, 8).once_in(4));
+        let (agent_files, data_key) = (Files::default(), DataKey::new([7; 32]));
         let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), data_key.clone());
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
@@ -132,7 +135,7 @@ impl World {
             medium,
             agent_files,
             hydrator_files: Files::default(),
-            twins_files: rng.once_in(4).then(Files::default),
+            twins_files,
             limits: limits.once_in(3).then_some(limits),
             growth: growth.once_in(3).then_some(growth),
             put_back: put_back.once_in(3).then_some(put_back),
@@ -193,6 +196,7 @@ impl World {
             limits: self.limits.is_some(),
             grows: self.growth.is_some(),
             put_back: self.put_back.is_some(),
+            device: self.medium.is_device(),
             ..self.checker.judgement()
         }
     }

@@ -142,9 +142,13 @@ fn a_cycle_that_was_being_applied_is_taken_up_again() {
     for kind in ALL {
         let mut case = Case::new(kind);
         case.ledger.state = State::Applying { cycle: reference(5) };
-        case.ledger.fingerprint = None;
         case.torn.set(Extent::new(500, 1));
+        let noted = case.ledger.fingerprint.take();
         assert_eq!(case.judge(), None, "{kind}");
+        // It was looked at since, and is not what the cycle was begun on.
+        case.ledger.fingerprint = noted;
+        case.ledger.doubt = Some("a reason".into());
+        assert_eq!(case.judge(), (kind != CycleKind::Initial).then_some(FailReason::TargetChanged), "{kind}");
     }
 }
 

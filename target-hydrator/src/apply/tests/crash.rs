@@ -44,6 +44,7 @@ pub(super) async fn survives(bench: &Bench, shipped: &Shipped, stream: bool) {
         bench.faults.set(u64::MAX, Then::Nothing);
         assert!(done || until_crash(bench, shipped, stream).await);
         assert_eq!(bench.target.contents(), bench.source.padded(), "after a crash at operation {at}");
+        assert_ne!(bench.target.snapshot().writer, before.0.writer, "after a crash at operation {at}");
     }
 }
 

@@ -92,8 +92,8 @@ async fn growing_survives_a_crash_at_every_operation() {
 #[tokio::test(start_paused = true)]
 async fn a_growth_that_was_cut_short_is_finished_before_anything_else() {
     let (mut bench, resync, _) = scene(112).await;
-    // The ledger says that it grows; then the target has grown, and then the ledger would say so.
-    for (cycle, at) in [(3, 1), (5, 2)] {
+    // The target is marked; the ledger says that it grows; then the target has grown, and then the ledger would say so.
+    for (cycle, at) in [(3, 3), (5, 4)] {
         let before = bench.moment();
         bench.faults.set(at, Then::Crash);
         assert!(!until_crash(&bench, &resync, false).await);
@@ -116,7 +116,7 @@ async fn a_growth_that_was_cut_short_is_finished_before_anything_else() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_grows_again_while_its_target_grows() {
     let (mut bench, resync, _) = scene(113).await;
-    bench.faults.set(2, Then::Crash);
+    bench.faults.set(4, Then::Crash);
     assert!(!until_crash(&bench, &resync, false).await);
     bench.faults.set(u64::MAX, Then::Nothing);
     bench.source.bytes.resize((GROWN as usize + 5000) * 512, 7);
@@ -182,7 +182,7 @@ async fn a_cycle_that_was_half_applied_when_its_source_grew_stays_marked() {
     let last = initial(&mut bench).await;
     let plan = bench.source.scribble(&scattered());
     let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
-    bench.faults.set(5, Then::Crash);
+    bench.faults.set(6, Then::Crash);
     assert!(!until_crash(&bench, &delta, false).await);
     bench.faults.set(u64::MAX, Then::Nothing);
     grow(&mut bench);
@@ -206,9 +206,10 @@ async fn a_cycle_that_was_half_applied_when_its_source_grew_stays_marked() {
 #[tokio::test(start_paused = true)]
 async fn a_target_that_can_t_grow_fails_the_cycle_and_grows_later() {
     let (mut bench, resync, last) = scene(117).await;
-    // The first operation is the ledger's.
-    bench.faults.set(1, Then::Fail(TargetErrorKind::Full));
+    // The target is marked between two operations of the ledger.
+    bench.faults.set(3, Then::Fail(TargetErrorKind::Full));
     assert_eq!(reason(&apply(&bench, &resync).await).0, FailReason::TargetFull);
+    assert!(bench.session(&resync.work).await.ledger().growing.is_some());
     compared(&bench, 3).await;
     let plan = resync.manifest.plan.clone();
     let again = bench.source.ship(CycleKind::Resync, 3, plan, Some(last)).await;
@@ -257,4 +258,28 @@ async fn what_another_hydrator_has_grown_is_compared_as_it_is() {
     verified(&bench, &next).await;
     assert_eq!(bench.target.contents(), bench.source.padded());
     assert_eq!(bench.session(&next.work).await.ledger().source_size, ByteCount(GROWN * 512));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_hydrator_writes_while_a_target_grows_is_compared() {
+    let (mut bench, resync, _) = scene(121).await;
+    let before = bench.moment();
+    // It has grown, which the ledger does not say yet.
+    bench.faults.set(4, Then::Crash);
+    assert!(!until_crash(&bench, &resync, false).await);
+    bench.faults.set(u64::MAX, Then::Nothing);
+    let first = bench.state.snapshot();
+    bench.state.restore(&before.1);
+    let whole = async |bench: &mut Bench, cycle| {
+        compared(bench, cycle).await;
+        let plan = bench.source.full();
+        let next = bench.source.ship(CycleKind::Resync, cycle, plan, None).await;
+        verified(bench, &next).await;
+        assert_eq!(bench.target.contents(), bench.source.padded());
+    };
+    bench.source.scribble(&[Extent::new(500, 4), Extent::new(GROWN - 30, 2)]);
+    whole(&mut bench, 3).await;
+    bench.state.restore(&first);
+    assert_eq!(reason(&apply(&bench, &resync).await).0, FailReason::TargetChanged);
+    whole(&mut bench, 4).await;
 }

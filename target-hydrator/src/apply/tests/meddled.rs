@@ -105,18 +105,13 @@ async fn a_target_that_is_changed_after_its_comparison_is_noticed() {
     heals(&mut bench, 4).await;
 }
 
-/// The surroundings of a hydrator whose numbers are random; others have the same one each time.
-fn own_numbers(bench: &Bench) -> Environment {
-    Environment { entropy: Arc::new(OsEntropy::new()), ..bench.environment() }
-}
-
-/// A delta of a hydrator with numbers of its own, which a crash cuts short in the middle of its writes.
+/// A delta that a crash cuts short in the middle of its writes.
 async fn cut_short(bench: &mut Bench, last: CycleRef) -> Shipped {
     let plan = SectorBitmap::from_extents(scattered());
     bench.source.scribble(&scattered());
     let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
     bench.faults.set(5, Then::Crash);
-    let mut session = Session::open(own_numbers(bench), &delta.work).await.expect("the state opens");
+    let mut session = bench.session(&delta.work).await;
     tokio::select! {
         biased;
         () = bench.faults.crashed() => {}
@@ -126,22 +121,58 @@ async fn cut_short(bench: &mut Bench, last: CycleRef) -> Shipped {
     delta
 }
 
+/// A hydrator that was cut short in the middle of this delta, which is based on `last`; a clone of it, from before, has compared
+/// and brought the target further.
+async fn another_has_written(bench: &mut Bench, last: CycleRef) -> Shipped {
+    let clone = bench.state.snapshot();
+    let delta = cut_short(bench, last).await;
+    let first = bench.state.snapshot();
+    bench.state.restore(&clone);
+    bench.source.scribble(&[Extent::new(7000, 40)]);
+    heals(bench, 3).await;
+    bench.state.restore(&first);
+    delta
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cycle_is_not_gone_on_with_where_another_hydrator_has_written_since() {
     let mut bench = Bench::new(SECTORS, 96);
     let last = initial(&mut bench).await;
-    let clone = bench.state.snapshot();
-    let delta = cut_short(&mut bench, last).await;
-    let first = bench.state.snapshot();
-    // A clone of the hydrator, from before, compares and brings the target further.
-    bench.state.restore(&clone);
-    bench.source.scribble(&[Extent::new(7000, 40)]);
-    heals(&mut bench, 3).await;
+    let delta = another_has_written(&mut bench, last).await;
     let further = bench.target.contents();
-    bench.state.restore(&first);
-    assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetChanged);
+    for _ in 0..2 {
+        assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetChanged);
+    }
     assert_eq!(bench.target.contents(), further, "nothing of the old cycle was written");
     heals(&mut bench, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_leads_to_nothing_does_not_hide_what_another_has_written() {
+    let mut bench = Bench::new(SECTORS, 97);
+    let last = initial(&mut bench).await;
+    let delta = another_has_written(&mut bench, last).await;
+    let work = comparison(&bench, 4);
+    bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect("delivered");
+    // The appliance is put back to before it, and gives the old cycle again, or one like it.
+    assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetChanged);
+    let like = bench.source.ship(CycleKind::Delta, 5, delta.manifest.plan.clone(), Some(last)).await;
+    assert_eq!(reason(&apply(&bench, &like).await).0, FailReason::TargetChanged);
+    heals(&mut bench, 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cycle_that_fails_for_another_reason_does_not_hide_what_another_has_written() {
+    let mut bench = Bench::new(SECTORS, 98);
+    let last = initial(&mut bench).await;
+    let delta = another_has_written(&mut bench, last).await;
+    let other = |manifest: &mut Manifest| manifest.cycle = CycleNo(99);
+    let plan = delta.manifest.plan.clone();
+    let wrong = bench.source.ship_with(CycleKind::Delta, 4, plan.clone(), Some(last), other).await;
+    assert_eq!(reason(&apply(&bench, &wrong).await).0, FailReason::ManifestCorrupt);
+    let right = bench.source.ship(CycleKind::Delta, 5, plan, Some(last)).await;
+    assert_eq!(reason(&apply(&bench, &right).await).0, FailReason::TargetChanged);
+    heals(&mut bench, 6).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,8 +216,9 @@ async fn a_comparison_keeps_its_number_while_the_target_is_what_it_was() {
     initial(&mut bench).await;
     let work = comparison(&bench, 2);
     let number = async |bench: &Bench| {
-        // By a hydrator that was just started.
-        let mut session = Session::open(own_numbers(bench), &work).await.expect("the state opens");
+        // By a hydrator that was just started, with random numbers.
+        let environment = Environment { entropy: Arc::new(OsEntropy::new()), ..bench.environment() };
+        let mut session = Session::open(environment, &work).await.expect("the state opens");
         session.digests(&work, &FakeApi::default()).await.expect("delivered");
         session.ledger().comparison.as_ref().expect("noted").number
     };

@@ -36,7 +36,7 @@ impl World {
                     *self.odds.lock() = odds(&self.rng);
                 }
                 3 => self.change_policy().await,
-                2 if self.rng.once_in(3) && self.target_rests() => {
+                2 if self.rng.once_in(3) && self.target_rests() && !self.medium.is_device() => {
                     self.checker.note("target tampered with");
                     self.medium.tamper(&self.rng);
                 }
