@@ -98,16 +98,16 @@ impl Session {
         let at = from.max(had.bytes()).min(to);
         self.env.targets.grow(work, &record, at, to).await?;
         let target = self.env.targets.open(&Work { size: to, ..work.clone() }, &record).await?;
-        let meddled = self.bear_mark(&*target).await?;
-        if meddled {
+        if self.bears_other_mark(&*target).await? {
             tracing::warn!(disk = %work.disk, "another hydrator wrote to the target while it grew: it is compared once more");
+            self.file.change(|ledger| ledger.compared = None).await?;
+            self.bear_mark(&*target).await?;
         }
         // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros.
         target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;
         let end = |ledger: &mut Ledger| {
-            ledger.compared = ledger.compared.filter(|_| !meddled);
             (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
             (ledger.source_size, ledger.fingerprint, ledger.writing) = (to, Some(fingerprint), None);
         };

@@ -197,7 +197,7 @@ impl Session {
             && !noted
         {
             // All of it is read back and proven, whoever has written meanwhile; but that one is to know.
-            return self.bear_mark(target).await.map(drop);
+            return self.bear_mark(target).await;
         }
         let writing = self.new_mark(target).await?;
         let begin = |ledger: &mut Ledger| {
@@ -206,7 +206,7 @@ impl Session {
             (ledger.fingerprint, ledger.compared) = (None, None);
         };
         self.file.change(begin).await?;
-        self.bear_mark(target).await.map(drop)
+        self.bear_mark(target).await
     }
 
     /// Notes what of an initial cycle is durably on the target.

@@ -24,20 +24,24 @@ impl Session {
     pub(super) async fn put_mark(&mut self, target: &dyn Target) -> Result<(), Stop> {
         let (now, writer) = (target.fingerprint().await?, target.marked_by().await?);
         check_left_alone(&self.file.ledger, &now, writer).map_err(Stop::Fail)?;
-        self.bear_mark(target).await.map(drop)
+        self.bear_mark(target).await
     }
 
-    /// The same whoever has written to the target: for what reads back and proves all of it, or is compared after that. True
-    /// where the mark was not there.
-    pub(super) async fn bear_mark(&mut self, target: &dyn Target) -> Result<bool, Stop> {
-        let Some(writing) = self.file.ledger.writing else { return Ok(false) };
-        if target.marked_by().await?.is_none_or(|mark| mark == writing.mark) {
-            return Ok(false);
-        }
-        if !target.mark(writing.mark).await? {
+    /// The same whoever has written to the target: for what reads back and proves all of it, or is compared after that.
+    pub(super) async fn bear_mark(&mut self, target: &dyn Target) -> Result<(), Stop> {
+        if let Some(writing) = self.file.ledger.writing
+            && self.bears_other_mark(target).await?
+            && !target.mark(writing.mark).await?
+        {
             // Its file takes none after all, and the ledger must not demand one.
             self.file.change(|ledger| ledger.writing = None).await?;
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// True where the target does not bear the mark that the ledger notes, though it can.
+    pub(super) async fn bears_other_mark(&self, target: &dyn Target) -> Result<bool, Stop> {
+        let Some(writing) = self.file.ledger.writing else { return Ok(false) };
+        Ok(target.marked_by().await?.is_some_and(|mark| mark != writing.mark))
     }
 }
