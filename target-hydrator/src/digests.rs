@@ -6,7 +6,7 @@ use crate::progress::Phase;
 use crate::target::{Fingerprint, Target};
 use sluice_client::HydratorApi;
 use sluice_platform::AlignedBuf;
-use sluice_proto::cycle::FailReason;
+use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::digests::{NUMBER_BYTES, PART_GRAINS, ZERO_GRAIN, grain_count, grain_digest, part_count, seal_part};
 use sluice_proto::env::Entropy;
 use sluice_proto::header::{Header, ObjectKind, Suite};
@@ -91,8 +91,11 @@ impl Session {
         }
         let writer = reader.target.marked_by().await?;
         let ledger = &mut self.file.ledger;
-        if let Err(failure) = check_left_alone(ledger, &now, writer) {
-            // Also where what is planned by this is never applied: what was verified before is not what is there.
+        if work.kind == CycleKind::Resync
+            && let Err(failure) = check_left_alone(ledger, &now, writer)
+        {
+            // Also where what is planned by this is never applied: what was verified before is not what is there. Not for a
+            // cycle of another kind that asks for digests, which comparing settles as well.
             ledger.doubt.get_or_insert(failure.detail);
         }
         let read_to = reader.target_disk.min(reader.disk);

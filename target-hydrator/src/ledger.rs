@@ -210,6 +210,11 @@ impl Ledger {
         }
     }
 
+    /// True where this very cycle was begun and cut short, and nobody has looked at the target since.
+    pub fn was_cut_short(&self, of: CycleRef) -> bool {
+        self.state == State::Applying { cycle: of } && self.fingerprint.is_none() && self.compared.is_none()
+    }
+
     /// The ledger as it is stored.
     pub fn encode(&self) -> Vec<u8> {
         // Every field is a plain value, so this cannot fail.

@@ -1,7 +1,7 @@
 //! Whether a committed cycle may be applied to the target as it is. Decided from facts alone.
 
 use super::stop::Failure;
-use crate::ledger::{Ledger, State, Writing};
+use crate::ledger::{Ledger, Writing};
 use crate::target::{Fingerprint, WriterMark};
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::header::Suite;
@@ -35,8 +35,8 @@ impl Facts<'_> {
             return self.check_initial();
         }
         check_left_alone(self.ledger, self.fingerprint, self.writer)?;
-        if self.ledger.state == (State::Applying { cycle: reference }) && self.ledger.fingerprint.is_none() {
-            // It was found right before the crash that cut it short. Where there is a fingerprint something was looked at since.
+        if self.ledger.was_cut_short(reference) {
+            // It was found right before the crash.
             return Ok(());
         }
         if self.is_compared() {

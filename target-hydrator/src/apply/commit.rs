@@ -147,10 +147,10 @@ impl Session {
 
     /// From here on the target is no longer the last verified cycle; the ledger knows it before the target does.
     async fn begin_applying(&mut self, cycle: &Committed) -> Result<(), Stop> {
-        let state = State::Applying { cycle: CycleRef { cycle: cycle.manifest.cycle, manifest: cycle.hash } };
+        let reference = CycleRef { cycle: cycle.manifest.cycle, manifest: cycle.hash };
         let target = &cycle.pipeline.target;
-        if self.file.ledger.state == state && self.file.ledger.fingerprint.is_none() {
-            // Begun before a crash: the target has changed since, and the fingerprint is gone.
+        if self.file.ledger.was_cut_short(reference) {
+            // The target has changed since, and the fingerprint is gone.
             return self.put_mark(&**target).await;
         }
         let noted = self.file.ledger.fingerprint;
@@ -159,7 +159,7 @@ impl Session {
         check_untouched(&**target, noted.as_ref()).await?;
         let writing = self.new_mark(&**target).await?;
         let begin = |ledger: &mut Ledger| {
-            (ledger.state, ledger.writing) = (state, writing);
+            (ledger.state, ledger.writing) = (State::Applying { cycle: reference }, writing);
             (ledger.fingerprint, ledger.compared) = (None, None);
         };
         self.file.mark_torn(&cycle.manifest.plan, begin).await?;
@@ -305,13 +305,12 @@ impl Session {
         // An empty cycle has written nothing, but a dynamic image may still have tables to bring out.
         pipeline.target.sync().await?;
         let fingerprint = pipeline.target.fingerprint().await?;
-        let ledger = &mut self.file.ledger;
-        ledger.verified = Some(done);
-        (ledger.fingerprint, ledger.writing) = (Some(fingerprint), None);
-        ledger.state = State::Idle;
-        ledger.doubt = None;
-        ledger.compared = None;
-        self.file.save().await?;
+        let note = |ledger: &mut Ledger| {
+            (ledger.verified, ledger.state) = (Some(done), State::Idle);
+            (ledger.fingerprint, ledger.writing) = (Some(fingerprint), None);
+            (ledger.doubt, ledger.compared) = (None, None);
+        };
+        self.file.change(note).await?;
         if let Err(error) = self.file.clear_torn().await {
             tracing::debug!(%error, "a leftover of the cycle could not be removed; the ledger no longer counts it");
         }

@@ -37,7 +37,7 @@ impl Session {
         check_left_alone(&self.file.ledger, &target.fingerprint().await?, writer).map_err(Stop::Fail)?;
         let has = target.sectors();
         // Opened again in its new size; `target` keeps the claim until then.
-        self.target = None;
+        (self.streamed, self.ahead, self.target) = (None, None, None);
         // A mark before the ledger says that it grows: what is not there when that is gone on with was put away by another.
         if let Some(writing) = self.new_mark(&*target).await? {
             self.file.change(|ledger| (ledger.fingerprint, ledger.writing) = (None, Some(writing))).await?;

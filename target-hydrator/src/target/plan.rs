@@ -1,7 +1,7 @@
 //! Deciding about a target, and only then making it: plan, show, carry out.
 
 use super::dynamic::{Metadata, run};
-use super::{DynamicTarget, LinearTarget, Target, TargetError, TargetErrorKind};
+use super::{DynamicTarget, LinearTarget, Target, TargetError, TargetErrorKind, writer};
 use crate::formats::{Format, Layout, LiveImage, check_growth, grow, open_as};
 use sluice_platform::device::{DeviceFacts, is_block_device, same_storage};
 use sluice_platform::{OpenOptions, durable};
@@ -168,6 +168,7 @@ impl TargetPlan {
         let layout = Layout::create(self.spec.format, self.spec.size, entropy, clock.unix_ms());
         let layout = layout.map_err(|e| TargetError::format(&shown, e))?;
         let file = OpenOptions::new().create(true).exclusive(true).depth(DEPTH).open(&self.spec.path)?;
+        writer::unmark(&file)?;
         file.set_len(ByteCount(0)).await?;
         run(&file, layout.steps()).await?;
         let folder = self.spec.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

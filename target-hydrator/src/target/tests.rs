@@ -126,6 +126,11 @@ async fn a_target_bears_the_mark_of_its_last_writer() {
             rustix::fs::setxattr(&path, WRITER_ATTRIBUTE, foreign.as_bytes(), none).expect("set");
             assert_eq!(target.marked_by().await.expect("asked"), Some(WriterMark::NOBODY), "{foreign}");
         }
+        assert!(target.mark(WriterMark(7)).await.expect("marked"));
+        drop(target);
+        let anew = plan(TargetSpec { overwrite: true, ..spec(&path, format) }, false, false).expect("allowed");
+        let mark = carry_out(&anew).await.marked_by().await.expect("asked");
+        assert_eq!(mark, Some(WriterMark::NOBODY), "whoever wrote before it was made anew");
     }
 }
 

@@ -8,10 +8,11 @@
 //! the target is all.
 
 use super::TargetError;
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sluice_platform::DirectFile;
+use std::fs::File;
 use std::io;
 
 /// The attribute's name; its value is 16 hexadecimal digits.
@@ -52,14 +53,16 @@ pub(super) fn marked_by(file: &DirectFile) -> Result<Option<WriterMark>, TargetE
     let len = match fgetxattr(file.file(), WRITER_ATTRIBUTE, &mut value) {
         Ok(len) => len,
         Err(Errno::NODATA | Errno::RANGE) => 0,
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::ACCESS) => return Ok(None),
-        Err(error) => return Err(failed(file, error.into())),
+        Err(Errno::IO) => return Err(failed(file, Errno::IO.into())),
+        // What file systems without attributes say is not the same for all of them.
+        Err(_) => return Ok(None),
     };
     let text = String::from_utf8_lossy(&value[..len]).into_owned();
     Ok(Some(WriterMark::try_from(text).unwrap_or(WriterMark::NOBODY)))
 }
 
-/// Puts the mark on the file and makes it durable. False where the file can't bear it; a line at the debug level says why.
+/// Puts the mark on the file and makes it durable. False where the file can't bear it, and bears none then: that of an earlier
+/// writer would speak for the wrong one. A line at the debug level says why.
 pub(super) async fn mark(file: &DirectFile, by: WriterMark) -> Result<bool, TargetError> {
     if file.is_block_device() {
         return Ok(false);
@@ -68,6 +71,7 @@ pub(super) async fn mark(file: &DirectFile, by: WriterMark) -> Result<bool, Targ
     let put = move || {
         if let Err(error) = fsetxattr(&open, WRITER_ATTRIBUTE, String::from(by).as_bytes(), XattrFlags::empty()) {
             tracing::debug!(%error, "the target's file takes no {WRITER_ATTRIBUTE}");
+            take_off(&open)?;
             return Ok(false);
         }
         // All of it: what `fdatasync` brings out need not hold attributes.
@@ -75,6 +79,19 @@ pub(super) async fn mark(file: &DirectFile, by: WriterMark) -> Result<bool, Targ
     };
     let done = tokio::task::spawn_blocking(put).await;
     done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| failed(file, e))
+}
+
+/// Takes whatever mark there is off the file, durably: for one that is made anew.
+pub(super) fn unmark(file: &DirectFile) -> Result<(), TargetError> {
+    take_off(file.file()).map_err(|e| failed(file, e))
+}
+
+fn take_off(file: &File) -> io::Result<()> {
+    match fremovexattr(file, WRITER_ATTRIBUTE) {
+        Ok(()) => file.sync_all(),
+        Err(Errno::IO) => Err(Errno::IO.into()),
+        Err(_) => Ok(()),
+    }
 }
 
 fn failed(file: &DirectFile, error: io::Error) -> TargetError {

@@ -17,7 +17,12 @@ const REGRESSIONS: &[(u64, &str)] = &[
         3042,
         "a plan that was made by one hydrator's comparison was taken by another, which had compared when the target was different",
     ),
-    (4779, "the same"),
+    (
+        4612,
+        "a hydrator that was killed in the middle of a cycle went on with it where a clone of it had brought the target further, for \
+         an appliance that was put back",
+    ),
+    (4779, "the same as 3042"),
     (5362, "the checker took a swap of an agent whose state was put back to before it for that of the plan"),
     (
         7821,

@@ -1,7 +1,7 @@
 //! The decision as a table: which cycle is taken by which target.
 
 use super::*;
-use crate::ledger::{Comparison, VerifiedCycle, Writing};
+use crate::ledger::{Comparison, State, VerifiedCycle};
 use sluice_proto::cycle::{Consistency, State as CycleState, TrackerKind};
 use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
 use sluice_proto::{ByteCount, CycleNo, DiskId, Extent, Generation, SectorCount};

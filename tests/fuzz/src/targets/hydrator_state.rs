@@ -2,7 +2,10 @@
 
 use crate::sealed::DISK;
 use sluice_hydrator::keys;
-use sluice_hydrator::ledger::{AppliedGroup, HexBytes, Ledger, State, TargetRecord, VerifiedCycle};
+use sluice_hydrator::ledger::{
+    AppliedGroup, Comparison, HexBytes, Ledger, State, TargetRecord, VerifiedCycle, Writing,
+};
+use sluice_hydrator::target::{Fingerprint, WriterMark};
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, Generation};
 use std::os::unix::fs::OpenOptionsExt;
@@ -76,6 +79,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let generation = Generation(2);
         ledger.verified =
             Some(VerifiedCycle { cycle, generation, digest: Digest([5; 32]), whole_disk: Some(Digest([5; 32])) });
+        if let State::Applying { .. } = ledger.state {
+            let before = Fingerprint { size: 4096, inode: 3, modified_ns: 1, changed_ns: -1 };
+            ledger.writing = Some(Writing { mark: WriterMark(8), before });
+            ledger.comparison = Some(Comparison { cycle: CycleNo(6), number: Digest([9; 32]), fingerprint: before });
+            ledger.growing = Some(ByteCount(8192));
+        }
         let bytes = ledger.encode();
         seeds.push([&[1][..], &bytes[16..bytes.len() - 8]].concat());
         seeds.push([&[0][..], &bytes].concat());
