@@ -28,7 +28,7 @@ struct Inner {
     judged: BTreeSet<Digest>,
     /// The newest cycle that was shipped.
     shipped: CycleNo,
-    /// The newest that had been when an appliance was put back, which knows nothing of what was stored.
+    /// The newest of which the appliance may know nothing of what was stored: it was put back, or heard a dead agent.
     forgotten: CycleNo,
     /// What the target was last proven to hold.
     proven: Option<Vec<u64>>,
@@ -152,6 +152,16 @@ impl Checker {
         self.note("the appliance is put back to an older state");
         let mut inner = self.0.lock();
         inner.forgotten = inner.shipped;
+    }
+
+    /// The appliance has opened a cycle. Where an agent asked for it that died since, and whose state was put back, it may be with
+    /// another plan than the one that its successor ships, of which nothing is kept then.
+    pub fn opened(&self, cycle: CycleNo, sender_is_dead: bool) {
+        if sender_is_dead {
+            self.note(&format!("opened {} for a dead agent", cycle.0));
+            let mut inner = self.0.lock();
+            inner.forgotten = inner.forgotten.max(cycle);
+        }
     }
 
     /// The agent sends a segment: none of its blocks may be journalled as stored already.

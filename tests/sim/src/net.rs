@@ -122,9 +122,10 @@ impl AgentApi for Wire<LocalAgent> {
         .await
     }
     async fn open(&self, disk: DiskId, cycle: CycleNo, request: OpenRequest) -> ApiResult<OpenReply> {
+        let (checker, life) = (self.checker.clone(), self.life.clone());
         self.call(move |peer| {
-            let request = request.clone();
-            async move { peer.open(disk, cycle, request).await }
+            let (request, checker, sender_is_dead) = (request.clone(), checker.clone(), life.is_dead());
+            async move { peer.open(disk, cycle, request).await.inspect(|_| checker.opened(cycle, sender_is_dead)) }
         })
         .await
     }

@@ -29,6 +29,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
         "a release that was cut off and the next one had the same number, so a state put back from between was trusted",
     ),
     (
+        8724,
+        "the checker asked that a dead agent whose opening of a cycle came late, with another plan, is not believed",
+    ),
+    (
         19470,
         "a hydrator said of a target that another had changed since what it had proven of it before, to an appliance that was put \
          back",
