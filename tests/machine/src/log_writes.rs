@@ -18,6 +18,9 @@ const DISCARD: u64 = 4;
 const MARK: u64 = 8;
 /// What a disk writes whole or not at all.
 const ATOM: usize = 512;
+/// Where the second half of an ext4's superblock lies, with the checksum of both. It is written in place and not journalled, so
+/// ext4 takes it for granted that the halves get there together: one that was torn neither mounts nor passes `e2fsck -p`.
+const SUPERBLOCK_REST: usize = 1536;
 
 /// An operation of the recorded disk.
 #[derive(Debug, Clone)]
@@ -142,8 +145,12 @@ impl Log {
 
     /// Does the sectors of an entry for which `keep` holds.
     fn apply(&self, disk: &mut [u8], entry: &Entry, mut keep: impl FnMut() -> bool) {
+        let mut kept = false;
         for start in entry.place.clone().step_by(ATOM) {
-            if keep() {
+            if start != SUPERBLOCK_REST || start == entry.place.start {
+                kept = keep();
+            }
+            if kept {
                 let sector = &mut disk[start..start + ATOM];
                 match entry.data {
                     Some(data) => {
