@@ -158,6 +158,8 @@ fn classify_chain(error: &(dyn StdError + 'static)) -> StoreErrorKind {
     }
     status_in(&error.to_string()).map_or(StoreErrorKind::Other, |status| match status {
         507 => StoreErrorKind::Full,
+        // Not implemented: that does not pass.
+        501 => StoreErrorKind::Other,
         408 | 429 | 500..=599 => StoreErrorKind::Unavailable,
         401 | 403 => StoreErrorKind::Denied,
         _ => StoreErrorKind::Other,

@@ -68,9 +68,11 @@ pub trait CacheStore: Send + Sync {
         Ok(0)
     }
 
-    /// Puts, reads and deletes a small object, so that a wrong key or a full disk shows at the start, not in a cycle.
+    /// Puts, reads, deletes and creates a small object, so that a wrong key, a full disk, or a store that can't create an
+    /// object only where there is none, which every commit needs, shows at the start, not in a cycle.
     async fn check(&self) -> Result<(), StoreError> {
         const BYTES: &[u8] = b"sluice: this object may be deleted\n";
+        const OTHERS: &[u8] = b"sluice: this object must not be here\n";
         // Appliance and hydrator may start, and check, at the same time: each has an object of its own.
         let key = format!("sluice-store-check-{:016x}", RandomState::new().hash_one(std::process::id()));
         self.put(&key, Bytes::from_static(BYTES)).await?;
@@ -79,7 +81,11 @@ pub trait CacheStore: Send + Sync {
             let context = format!("{} gave back other bytes than were put", self.describe());
             return Err(StoreError::new(StoreErrorKind::Corrupt, context));
         }
-        self.delete(&key).await
+        self.delete(&key).await?;
+        let created = self.put_new(&key, Bytes::from_static(BYTES)).await;
+        let again = self.put_new(&key, Bytes::from_static(OTHERS)).await;
+        self.delete(&key).await?;
+        creates_once(created, again, &self.describe())
     }
 
     /// True where reading is as cheap as a local file, so that a reader need not spool.
@@ -87,6 +93,21 @@ pub trait CacheStore: Send + Sync {
 
     /// What and where the store is, for people; never holds a secret.
     fn describe(&self) -> String;
+}
+
+/// What two creations of one object say of a store: that the first succeeded and the second did not.
+fn creates_once(first: Result<(), StoreError>, second: Result<(), StoreError>, place: &str) -> Result<(), StoreError> {
+    use StoreErrorKind::{AlreadyExists, BadSettings, Full, Unavailable};
+    let context = format!(
+        "{place} must be able to create an object only where there is none: a bucket needs conditional puts \
+         (conditional_put), a folder a file system with hard links"
+    );
+    match (first, second) {
+        (Err(error), _) | (Ok(()), Err(error)) if matches!(error.kind(), Full | Unavailable) => Err(error),
+        (Ok(()), Err(error)) if error.kind() == AlreadyExists => Ok(()),
+        (Err(error), _) | (Ok(()), Err(error)) => Err(StoreError::new(BadSettings, context).with_source(error)),
+        (Ok(()), Ok(())) => Err(StoreError::new(BadSettings, context)),
+    }
 }
 
 /// Checks the store at the start of a process. One that is full or away is said so and is no error: whoever empties a full

@@ -46,12 +46,13 @@ impl State {
         }
     }
 
-    /// Sends the oldest connection of the address away that has most.
+    /// Of the addresses that have most connections, sends the oldest connection away: where each has one, nobody's goes
+    /// before its time because of what its address is.
     fn evict(&mut self) {
-        let Some((greedy, _)) = self.addresses.iter().max_by_key(|(_, count)| **count) else { return };
-        let oldest = self.shaking.iter().find(|(_, shaking)| shaking.from == *greedy);
-        if let Some((number, _)) = oldest {
-            self.leave(*number);
+        let most = self.addresses.values().max();
+        let oldest = self.shaking.iter().find(|(_, shaking)| self.addresses.get(&shaking.from) == most);
+        if let Some(number) = oldest.map(|(number, _)| *number) {
+            self.leave(number);
         }
     }
 }

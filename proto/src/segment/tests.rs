@@ -44,9 +44,12 @@ fn bytes_of(disk: &[u8], extent: Extent) -> &[u8] {
 }
 
 fn encode(plan: &SectorBitmap, disk: &[u8], suite: Suite) -> (Vec<u8>, Vec<BlockCv>) {
-    let header = header(suite);
-    let mut encoder = BlockEncoder::new(&data_key(), &header, plan.count(), 1);
-    let mut writer = SegmentWriter::new(&data_key(), &header, BlockNo(0));
+    encode_under(&header(suite), plan, disk)
+}
+
+fn encode_under(header: &Header, plan: &SectorBitmap, disk: &[u8]) -> (Vec<u8>, Vec<BlockCv>) {
+    let mut encoder = BlockEncoder::new(&data_key(), header, plan.count(), 1);
+    let mut writer = SegmentWriter::new(&data_key(), header, BlockNo(0));
     let mut cvs = Vec::new();
     for (block, extents) in Blocks::of(plan) {
         let data: Vec<u8> = extents.iter().flat_map(|e| bytes_of(disk, *e)).copied().collect();
@@ -102,14 +105,7 @@ fn compressible_data_shrinks_and_noise_does_not_grow_much() {
     let plan = SectorBitmap::full(DISK);
     let (bytes, _) = encode(&plan, &disk(), Suite::Aes256Gcm);
     assert!(bytes.len() as u64 * 10 < DISK.bytes().0 * 4, "{} of {}", bytes.len(), DISK.bytes());
-    let noise: Vec<u8> = disk()
-        .iter()
-        .scan(9u64, |s, _| {
-            *s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(7);
-            Some((*s >> 40) as u8)
-        })
-        .collect();
-    let (bytes, _) = encode(&plan, &noise, Suite::Aes256Gcm);
+    let (bytes, _) = encode(&plan, &noise(), Suite::Aes256Gcm);
     assert!((bytes.len() as u64) < DISK.bytes().0 * 1002 / 1000, "{}", bytes.len());
 }
 
@@ -125,15 +121,66 @@ fn another_key_opens_nothing() {
     assert_eq!(decode(&bytes, &DataKey::new([6; 32]), DISK).unwrap_err().kind, FormatErrorKind::Forged);
 }
 
+/// Where the frames of a segment lie.
+fn frames(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut at = HEADER_BYTES;
+    let mut next = |_| {
+        let start = at;
+        let head = FrameHeader::decode(&bytes[at..at + FRAME_HEADER_BYTES]).unwrap();
+        at += FRAME_HEADER_BYTES + head.sealed_len as usize;
+        start..at
+    };
+    (0..Segment::parse(bytes).unwrap().frames()).map(&mut next).collect()
+}
+
+/// Bytes of which none is zero and nothing can be made smaller.
+fn noise() -> Vec<u8> {
+    let mut state = 9_u64;
+    let mut next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(7);
+        (state >> 40) as u8 | 1
+    };
+    (0..DISK.bytes().0).map(&mut next).collect()
+}
+
 #[test]
 fn a_frame_moved_within_or_between_segments_is_refused() {
+    let (plan, noise) = (SectorBitmap::full(DISK), noise());
+    let (bytes, _) = encode(&plan, &noise, Suite::Aes256Gcm);
+    let refusal = |bytes: &[u8]| decode(bytes, &data_key(), plan.count()).map(drop).unwrap_err().kind;
+    let frames = frames(&bytes);
+    let alike = |a: usize, b: usize| frames[a].len() == frames[b].len();
+    let pairs: Vec<_> = (1..frames.len()).map(|b| (b - 1, b)).filter(|(a, b)| alike(*a, *b)).collect();
+    assert!(pairs.len() >= 2, "{frames:?}");
+    let other = Header { salt: [9; 32], ..header(Suite::Aes256Gcm) };
+    let elsewhere = encode_under(&other, &plan, &noise).0;
+    for (a, b) in pairs {
+        // Whole, and with each header where it was, so that nothing but the seals can tell.
+        for skipped in [0, FRAME_HEADER_BYTES] {
+            let mut swapped = bytes.clone();
+            swapped[frames[a].start + skipped..frames[a].end]
+                .copy_from_slice(&bytes[frames[b].start + skipped..frames[b].end]);
+            swapped[frames[b].start + skipped..frames[b].end]
+                .copy_from_slice(&bytes[frames[a].start + skipped..frames[a].end]);
+            let kind = refusal(&swapped);
+            assert!(skipped == 0 || kind == FormatErrorKind::Forged, "{a} and {b}: {kind:?}");
+        }
+        // The very same frame, of another segment.
+        let mut moved = bytes.clone();
+        moved[frames[a].clone()].copy_from_slice(&elsewhere[frames[a].clone()]);
+        assert_eq!(refusal(&moved), FormatErrorKind::Forged, "{a}");
+    }
+    assert!(decode(&bytes, &data_key(), plan.count()).is_ok());
+}
+
+#[test]
+fn a_frame_s_header_is_proven_and_claims_nothing_that_wraps() {
     let mut plan = SectorBitmap::new();
     for start in [200, 400, 600] {
         plan.set(Extent::new(start, 8));
     }
-    let noise: Vec<u8> = (0..DISK.bytes().0).map(|i| (i * i / 7) as u8 | 1).collect();
-    let header = Header { suite: Suite::Aes256Gcm, ..header(Suite::Aes256Gcm) };
-    let (bytes, _) = encode(&plan, &noise, Suite::Aes256Gcm);
+    let header = header(Suite::Aes256Gcm);
+    let (bytes, _) = encode(&plan, &noise(), Suite::Aes256Gcm);
     let segment = Segment::parse(&bytes).unwrap();
     let claimed = segment.claimed_extents().unwrap();
     assert_eq!(claimed, vec![Extent::new(200, 24)], "where the other runs lie is sealed");
@@ -192,6 +239,33 @@ proptest! {
             for (to, from) in bytes.iter_mut().zip(head) { *to = from; }
         }
         let _ = decode(&bytes, &data_key(), DISK);
+    }
+
+    // Whatever header, index and frame headers claim in bytes that hang together: nothing of it is believed. Where nothing
+    // is sealed, the checks are all there is.
+    #[test]
+    fn hostile_lengths_do_no_harm(
+        first in prop_oneof![Just(0_u64), Just(1), any::<u64>()],
+        claims in prop::collection::vec((prop_oneof![1_u32..4, any::<u32>()], any::<u64>(), prop_oneof![1_u64..99, any::<u64>()],
+            prop_oneof![Just(64_u32), any::<u32>()], 0_u8..6), 1..6),
+        sealed: bool,
+    ) {
+        let suite = if sealed { Suite::Aes256Gcm } else { Suite::Plain };
+        let (mut body, mut index) = (Vec::new(), Vec::new());
+        for &(frames, start, len, sealed_len, kind) in &claims {
+            let at = (HEADER_BYTES + body.len()) as u64;
+            let [start, len] = [start, len].map(u64::to_le_bytes);
+            let mut frame = vec![0, 0, 0, 0, kind, 0, 0, 0];
+            frame.extend_from_slice(&[&start[..], &len, &sealed_len.to_le_bytes(), &[0; 4]].concat());
+            frame.extend_from_slice(&[0xff; 64]);
+            index.extend_from_slice(&[&at.to_le_bytes()[..], &(frame.len() as u32).to_le_bytes(), &frames.to_le_bytes()].concat());
+            body.extend_from_slice(&frame);
+        }
+        let tail = claims.len() * 32 + if sealed { 16 } else { 0 };
+        let fields = [first, claims.len() as u64, (HEADER_BYTES + body.len()) as u64];
+        let head = Header { fields, ..header(suite) }.encode();
+        let bytes = [&head[..], &body, &index, &vec![0; tail]].concat();
+        prop_assert!(decode(&bytes, &data_key(), DISK).is_err());
     }
 
     #[test]

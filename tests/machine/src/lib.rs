@@ -15,5 +15,5 @@ pub use guest::{Guest, HOST};
 pub use installed::{End, Installed};
 pub use log_writes::{Cut, Log, Replay};
 pub use monitor::Monitor;
-pub use power::{Place, Recording, Recovery, SOURCE, Survivor};
+pub use power::{Place, Recording, Recovery, SOURCE, STATE, Survivor};
 pub use written::Written;

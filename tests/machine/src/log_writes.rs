@@ -18,8 +18,7 @@ const DISCARD: u64 = 4;
 const MARK: u64 = 8;
 /// What a disk writes whole or not at all.
 const ATOM: usize = 512;
-/// Where the second half of an ext4's superblock lies, with the checksum of both. It is written in place and not journalled, so
-/// ext4 takes it for granted that the halves get there together: one that was torn neither mounts nor passes `e2fsck -p`.
+/// Where in an ext4 the second half of its superblock lies, with the checksum of both.
 const SUPERBLOCK_REST: usize = 1536;
 
 /// An operation of the recorded disk.
@@ -143,14 +142,10 @@ impl Log {
         grains.len()
     }
 
-    /// Does the sectors of an entry for which `keep` holds.
-    fn apply(&self, disk: &mut [u8], entry: &Entry, mut keep: impl FnMut() -> bool) {
-        let mut kept = false;
+    /// Does the sectors of an entry for which `keep`, told where each is, holds.
+    fn apply(&self, disk: &mut [u8], entry: &Entry, mut keep: impl FnMut(usize) -> bool) {
         for start in entry.place.clone().step_by(ATOM) {
-            if start != SUPERBLOCK_REST || start == entry.place.start {
-                kept = keep();
-            }
-            if kept {
+            if keep(start) {
                 let sector = &mut disk[start..start + ATOM];
                 match entry.data {
                     Some(data) => {
@@ -171,12 +166,22 @@ pub struct Replay<'a> {
     /// All up to `flushed`, and what was forced through since.
     disk: Vec<u8>,
     flushed: usize,
+    /// A sector that is not torn from the one before it.
+    bound: Option<usize>,
 }
 
 impl<'a> Replay<'a> {
     /// Begins with what was on the disk before.
     pub fn new(log: &'a Log, disk: Vec<u8>) -> Self {
-        Self { log, disk, flushed: 0 }
+        Self { log, disk, flushed: 0, bound: None }
+    }
+
+    /// The same, where an ext4 begins at byte `start` of the disk: the two sectors of its superblock share one fate. It is
+    /// written in place and not journalled, so ext4 takes it for granted that they get there together: one that was torn
+    /// neither mounts nor passes `e2fsck -p`.
+    #[must_use]
+    pub fn with_ext4_at(self, start: usize) -> Self {
+        Self { bound: Some(start + SUPERBLOCK_REST), ..self }
     }
 
     /// The disk after a cut, which is not before the last one.
@@ -188,17 +193,23 @@ impl<'a> Replay<'a> {
         };
         assert!(last >= self.flushed, "cuts come in their order");
         for entry in &entries[self.flushed..last] {
-            self.log.apply(&mut self.disk, entry, || true);
+            self.log.apply(&mut self.disk, entry, |_| true);
         }
         self.flushed = last;
         let mut disk = self.disk.clone();
         for entry in &entries[last..] {
             // Whole, not at all, or torn.
             match noise.below(5) {
-                _ if entry.fua => self.log.apply(&mut disk, entry, || true),
-                0 | 1 => self.log.apply(&mut disk, entry, || true),
+                _ if entry.fua => self.log.apply(&mut disk, entry, |_| true),
+                0 | 1 => self.log.apply(&mut disk, entry, |_| true),
                 2 | 3 => {}
-                _ => self.log.apply(&mut disk, entry, || noise.below(2) == 0),
+                _ => {
+                    let mut kept = None;
+                    self.log.apply(&mut disk, entry, |sector| {
+                        let as_before = kept.filter(|_| self.bound == Some(sector));
+                        *kept.insert(as_before.unwrap_or_else(|| noise.below(2) == 0))
+                    });
+                }
             }
         }
         disk

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 /// Where the source lies on the recorded disk.
 pub const SOURCE: Range<usize> = 1 << 20..33 << 20;
-/// Where the file system lies.
-const STATE: Range<usize> = 33 << 20..129 << 20;
+/// Where the file system, an ext4, lies.
+pub const STATE: Range<usize> = 33 << 20..129 << 20;
 const SECTOR: usize = 512;
 /// Writes of half a sector to 32 KiB anywhere on the source, some ten a second.
 const WRITER: &str = "while :; do dd if=/dev/urandom of=$SOURCE bs=512 count=$((RANDOM % 64 + 1)) \

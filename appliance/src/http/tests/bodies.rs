@@ -6,6 +6,7 @@ use crate::identity::Role;
 use crate::service::tests::fixture::*;
 use sluice_client::AgentApi;
 use sluice_proto::Generation;
+use sluice_proto::segment::SEGMENT_BYTES_MAX;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
@@ -160,16 +161,32 @@ async fn whoever_sends_a_body_slowly_is_sent_away() {
 
 #[tokio::test]
 async fn a_peer_that_hoards_memory_hoards_its_own() {
-    let limits =
-        HttpLimits { memory_per_peer_max: 32 << 20, body_stall_time: Duration::from_secs(30), ..HttpLimits::default() };
+    // Room for the share of the one that hoards, and for a segment of somebody else.
+    let share = 2 * SEGMENT_BYTES_MAX;
+    let limits = HttpLimits {
+        memory_per_peer_max: share,
+        memory_max: share + SEGMENT_BYTES_MAX,
+        body_stall_time: Duration::from_secs(30),
+        ..HttpLimits::default()
+    };
     let world = opened(limits).await;
     let pair = world.issue(Role::Agent, "web-1");
     let mut hoarders = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..5 {
         let mut stream = world.raw(&pair).await;
-        stream.write_all(segment_path(&(16 << 20).to_string()).as_bytes()).await.unwrap();
+        stream.write_all(segment_path(&SEGMENT_BYTES_MAX.to_string()).as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         hoarders.push(stream);
+    }
+    // Its share is gone once nothing of its own is answered any more.
+    let one_byte = segment_path("1") + "x";
+    loop {
+        let mut stream = world.raw(&pair).await;
+        let answer = tokio::time::timeout(Duration::from_millis(300), talk(&mut stream, one_byte.as_bytes())).await;
+        match answer {
+            Ok(said) => says(&said, 422),
+            Err(_) => break,
+        }
     }
     let other = world.client(Role::Agent, "web-2");
     let disk = sluice_proto::DiskId([9; 16]);

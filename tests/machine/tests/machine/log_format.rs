@@ -53,3 +53,20 @@ fn a_flush_keeps_all_before_it_and_a_cut_between_keeps_some_of_the_rest() {
     // The discard done or not, and of the write of two sectors both, none, or either.
     assert_eq!(seen.len(), 8, "{seen:?}");
 }
+
+#[test]
+fn an_ext4_s_superblock_is_not_torn_wherever_it_lies_and_all_else_is() {
+    // An ext4 at the second sector: its superblock is sectors 3 and 4.
+    let log = log(&[(1, 5, 0, 1)]);
+    let torn_at = |ext4: bool, noise: &mut Noise| {
+        let replay = Replay::new(&log, vec![0; 7 * ATOM]);
+        let mut replay = if ext4 { replay.with_ext4_at(ATOM) } else { replay };
+        let disk = firsts(&replay.cut(Cut::Between(1), noise));
+        (1..5).filter(|i| disk[*i] != disk[*i + 1]).collect::<Vec<_>>()
+    };
+    let mut noise = Noise::seeded(2);
+    let all: BTreeSet<usize> = (0..200).flat_map(|_| torn_at(false, &mut noise)).collect();
+    let kept: BTreeSet<usize> = (0..200).flat_map(|_| torn_at(true, &mut noise)).collect();
+    assert_eq!(Vec::from_iter(all), [1, 2, 3, 4]);
+    assert_eq!(Vec::from_iter(kept), [1, 2, 4]);
+}

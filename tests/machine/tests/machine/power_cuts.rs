@@ -6,7 +6,7 @@
 //! `SLUICE_POWER_POINTS=N` takes every flush and N places between; without it a dozen are taken.
 
 use sluice_crash::Noise;
-use sluice_machine::{Cut, Guest, Place, Recording, Recovery, Replay, SOURCE, Survivor};
+use sluice_machine::{Cut, Guest, Place, Recording, Recovery, Replay, SOURCE, STATE, Survivor};
 use sluice_test_support::command::is_root;
 use std::time::Instant;
 
@@ -47,7 +47,8 @@ fn power_is_cut_anywhere() {
 
 /// Panics unless the machine recovers from every cut.
 fn survive(place: &Place, recording: &Recording, cuts: &[Cut], noise: &mut Noise) {
-    let (mut replay, recovery) = (Replay::new(&recording.log, recording.base.clone()), Recovery::new(place));
+    let mut replay = Replay::new(&recording.log, recording.base.clone()).with_ext4_at(STATE.start);
+    let recovery = Recovery::new(place);
     let (mut failures, mut complete, mut resyncs) = (Vec::new(), false, 0_u32);
     let start = Instant::now();
     for (i, cut) in cuts.iter().enumerate() {
