@@ -150,7 +150,7 @@ impl Config {
 
     /// Reads the configuration from its text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError(e.to_string().trim_end().to_owned()))?;
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError(sluice_cache_store::wrong_at(text, &e)))?;
         let policy = config.settings().policy;
         let bounds = (policy.min_interval_ms, policy.max_interval_ms);
         if bounds.0 < 1000 || bounds.1 < bounds.0 {

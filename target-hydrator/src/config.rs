@@ -128,7 +128,7 @@ impl Config {
     /// # Errors
     /// As for [`Config::load`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError(e.to_string().trim_end().to_owned()))?;
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError(sluice_cache_store::wrong_at(text, &e)))?;
         let mut seen = BTreeMap::new();
         for single in &config.single {
             if seen.insert(single.disk, ()).is_some() {

@@ -5,6 +5,7 @@
 //! once only, which is what a manifest's commit stands on.
 #![forbid(unsafe_code)]
 
+mod config;
 mod error;
 mod folder;
 mod key;
@@ -15,6 +16,7 @@ mod open;
 mod tests;
 mod window;
 
+pub use config::wrong_at;
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use open::{Retries, StoreOptions, open};

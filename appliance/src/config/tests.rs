@@ -89,6 +89,27 @@ fn secrets_are_not_shown() {
     assert!(!format!("{config:?}").contains("examplestore"));
 }
 
+#[test]
+fn a_mistake_beside_a_secret_does_not_show_it() {
+    let secret = "hush-4711";
+    let mistakes = [
+        // The key without the line above it that says whose it is.
+        format!("[cache]\nurl = \"azure://c\"\naccess_key = \"{secret}\"\n"),
+        format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = \"{secret}\n"),
+        format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = {secret}\n"),
+        format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = [\"{secret}\"]\n"),
+        format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = 4711\n"),
+        format!("[cache]\nurl = \"azure://c\"\nsettings = \"{secret}\"\n"),
+        format!("[cache.settings]\naccess_key = \"{secret}\"\naccess_key = \"{secret}\"\n"),
+        format!("{secret}\n"),
+    ];
+    for text in mistakes {
+        let error = Config::parse(&text).unwrap_err().to_string();
+        assert!(!error.contains("4711"), "{text}: {error}");
+        assert!(error.starts_with("line "), "{text}: {error}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_parser_fall_over(text in "(\\[?[a-z]{1,8}\\]?( = [\"0-9a-z\\[{]{1,10})?\n){0,12}") {
