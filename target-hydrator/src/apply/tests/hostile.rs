@@ -206,7 +206,7 @@ async fn a_damaged_swapped_or_newer_manifest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replayed_cycle_and_one_out_of_order() {
+async fn cycles_out_of_turn() {
     let mut scene = Scene::new(58).await;
     let second = verified(&scene.bench, &scene.delta).await;
     scene.last = second;
