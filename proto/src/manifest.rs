@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 /// The name of the manifest within its cycle's folder.
 pub const MANIFEST_NAME: &str = "manifest";
-/// The largest manifest that a reader accepts: a 64 TiB disk with a fragmented bitmap stays far below.
+/// The largest manifest that a reader accepts. An entry has 88 bytes and a segment 4 MiB at least, so that this is enough for
+/// 46 TiB of what does not compress at all, and for the largest disk where it compresses by a third.
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// The folder of a cycle in the cache store, without a slash at its end.

@@ -18,6 +18,30 @@ fn a_wrapped_key_opens_only_for_its_hydrator() {
 }
 
 #[test]
+fn an_envelope_that_was_signed_anew_is_refused() {
+    let (envelope, hydrator, key) = envelope();
+    let signer = SigningKey::from_seed(&[1; 32]);
+    let other = HydratorKey::generate().unwrap();
+    let sealed = [&envelope.sealed[..], &envelope.encapsulated, &envelope.signature].concat();
+    assert!(!sealed.windows(8).any(|piece| key.expose().windows(8).any(|part| part == piece)));
+    // As if by the agent itself, so that nothing but the wrapping can tell.
+    let sign = |mut envelope: KeyEnvelope| {
+        envelope.signature = signer.0.sign(&envelope.signed_bytes()).as_ref().to_vec();
+        envelope
+    };
+    let for_other = sign(KeyEnvelope { hydrator: Digest::of(other.public()), ..envelope.clone() });
+    assert_eq!(for_other.open(&other, None).unwrap_err().kind, FormatErrorKind::Forged);
+    for moved in [
+        KeyEnvelope { generation: Generation(4), ..envelope.clone() },
+        KeyEnvelope { disk: DiskId([6; 16]), ..envelope.clone() },
+        KeyEnvelope { sealed: key.expose().to_vec(), ..envelope.clone() },
+    ] {
+        assert_eq!(sign(moved).open(&hydrator, None).unwrap_err().kind, FormatErrorKind::Forged);
+    }
+    assert_eq!(sign(envelope).open(&hydrator, None).unwrap().expose(), key.expose());
+}
+
+#[test]
 fn a_key_of_which_a_bit_flipped_is_refused() {
     let kept = HydratorKey::generate().unwrap().expose();
     // One in the private half, one in the public one.
