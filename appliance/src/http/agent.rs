@@ -1,10 +1,11 @@
 //! What agents ask.
 
 use super::Port;
-use super::answer::{Answered, Asked, InGeneration, Place, done};
-use super::body::{announced, discard, json, read};
+use super::answer::{Answered, Asked, InGeneration, Place, done, until_sent};
+use super::body::{announced, discard, flows, json, read};
 use super::router::{carried, held};
 use crate::identity::Identity;
+use crate::service::DIGESTS_BYTES_MAX;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,10 +14,14 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use sluice_proto::segment::SEGMENT_BYTES_MAX;
 use sluice_proto::wire::{
-    DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, RegisterRequest, StoredSegment, WireError,
+    DiskStatus, GiveUp, NextReply, NextRequest, OpenRequest, RegisterRequest, SEGMENTS_TOLD_MAX, StoredSegment,
+    WireError,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::sync::Arc;
+
+/// What the longest list of stored segments takes, as it is and as text.
+const OPEN_REPLY_BYTES: u64 = SEGMENTS_TOLD_MAX.get() as u64 * 320;
 
 type Ours = State<Arc<Port>>;
 type Who = Extension<Identity>;
@@ -47,10 +52,12 @@ pub(super) async fn open(
     Extension(who): Who,
     Place((disk, cycle)): Place<(DiskId, CycleNo)>,
     body: Body,
-) -> Answered<Json<OpenReply>> {
+) -> Answered<Response> {
     let request: OpenRequest = json(body, &port.limits).await?;
+    let room = port.budget.reserve_answer(&who, OPEN_REPLY_BYTES).await?;
     let service = port.service.clone();
-    carried(async move { service.open(&who, disk, cycle, request).await }).await.map(Json)
+    let reply = carried(async move { service.open(&who, disk, cycle, request).await }).await?;
+    Ok(until_sent(Json(reply), room))
 }
 
 pub(super) async fn give_up(
@@ -74,6 +81,7 @@ pub(super) async fn put_segment(
 ) -> Answered<Json<StoredSegment>> {
     let len = announced(&headers, SEGMENT_BYTES_MAX, "a segment")?;
     let body = wanted(&port, &who, disk, cycle, generation, body).await?;
+    flows(port.service.throttle(), &port.limits).await?;
     let room = port.budget.reserve(&who, len).await?;
     let bytes = read(body, len, &port.limits, Some((port.service.throttle(), disk))).await?;
     let service = port.service.clone();
@@ -98,7 +106,8 @@ pub(super) async fn commit(
         discard(body, &port.limits).await;
         return Err(refusal.into());
     }
-    let room = port.budget.reserve(&who, len).await?;
+    flows(port.service.throttle(), &port.limits).await?;
+    let room = port.budget.reserve_large(&who, len).await?;
     let bytes = read(body, len, &port.limits, Some((port.service.throttle(), disk))).await?;
     let service = port.service.clone();
     let committed = carried(async move {
@@ -123,11 +132,14 @@ pub(super) async fn digests(
     Place((disk, cycle, part)): Place<(DiskId, CycleNo, u64)>,
     Asked(asked): Asked<AskedDigests>,
 ) -> Answered<Response> {
-    let waiting = port.service.digests(&who, disk, cycle, asked.generation, part, asked.wait_ms);
-    Ok(match held(&port, waiting).await? {
-        Some(bytes) => bytes.into_response(),
-        None => StatusCode::NO_CONTENT.into_response(),
-    })
+    let service = &port.service;
+    let there = service.digests_are_there(&who, disk, cycle, asked.generation, part, asked.wait_ms);
+    if !held(&port, there).await? {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let room = port.budget.reserve_answer(&who, DIGESTS_BYTES_MAX).await?;
+    let bytes = service.digests(&who, disk, cycle, asked.generation, part, 0).await?;
+    Ok(bytes.map_or(StatusCode::NO_CONTENT.into_response(), |bytes| until_sent(bytes, room)))
 }
 
 /// Refuses a body before it is read, if it is not wanted; it is thrown away then, so that the client hears why.

@@ -1,6 +1,8 @@
 //! Refusals as HTTP answers, and the parts of a request that every handler reads.
 
+use super::body::Reserved;
 use axum::Json;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -8,6 +10,8 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use sluice_proto::Generation;
 use sluice_proto::wire::{ErrorCode, WireError};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// A refusal on its way out.
 pub(super) struct Refused(pub(super) WireError);
@@ -70,6 +74,36 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Asked<T
 #[serde(deny_unknown_fields)]
 pub(super) struct InGeneration {
     pub(super) generation: Generation,
+}
+
+/// An answer that keeps its memory reserved until it is sent, or given up.
+pub(super) fn until_sent(answer: impl IntoResponse, room: Reserved) -> Response {
+    answer.into_response().map(|body| Body::new(UntilSent { body, _room: room }))
+}
+
+struct UntilSent {
+    body: Body,
+    _room: Reserved,
+}
+
+impl HttpBody for UntilSent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Success with nothing more to say.

@@ -3,7 +3,7 @@
 use super::HttpLimits;
 use crate::identity::{Identity, PeerName, Role};
 use crate::throttle::Throttle;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use bytes::{Bytes, BytesMut};
@@ -23,18 +23,19 @@ const JSON_REQUEST_BYTES_MAX: u64 = 256 << 10;
 /// The budgets count in units of this.
 const UNIT_BYTES: u64 = 1024;
 
-/// Memory for bodies: a share for each peer, and a bound for all.
+/// Memory for bodies and long answers: a share for each peer, and a bound for all.
 pub(super) struct Budget {
     all: Arc<Semaphore>,
+    /// Beside both: one body that is larger than a share.
+    large: Arc<Semaphore>,
     peers: Mutex<BTreeMap<(Role, PeerName), Arc<Semaphore>>>,
     all_units: u32,
     peer_units: u32,
 }
 
-/// Memory that a body may take until this is dropped.
+/// Memory that a body or an answer may take until this is dropped.
 pub(super) struct Reserved {
-    _peer: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 fn units(bytes: u64) -> u32 {
@@ -44,7 +45,8 @@ fn units(bytes: u64) -> u32 {
 impl Budget {
     pub(super) fn new(all_bytes: u64, peer_bytes: u64) -> Self {
         let (all_units, peer_units) = (units(all_bytes), units(peer_bytes));
-        Self { all: Arc::new(Semaphore::new(all_units as usize)), peers: Mutex::default(), all_units, peer_units }
+        let all = Arc::new(Semaphore::new(all_units as usize));
+        Self { all, large: Arc::new(Semaphore::new(1)), peers: Mutex::default(), all_units, peer_units }
     }
 
     /// Waits for room for a body of `len` bytes: first in the peer's own share, so that a peer that waits there holds up
@@ -59,11 +61,29 @@ impl Budget {
             let share = peers.entry((who.role, who.name.clone()));
             Arc::clone(share.or_insert_with(|| Arc::new(Semaphore::new(self.peer_units as usize))))
         };
-        let closed = |_| WireError::new(ErrorCode::Unavailable, "the appliance is being stopped");
         let peer = peer.acquire_many_owned(wanted).await.map_err(closed)?;
         let all = Arc::clone(&self.all).acquire_many_owned(wanted).await.map_err(closed)?;
-        Ok(Reserved { _peer: peer, _all: all })
+        Ok(Reserved { _permits: [Some(peer), Some(all)] })
     }
+
+    /// As [`Self::reserve`], for what may be larger than a share: of such there is one at a time, whoever's it is.
+    pub(super) async fn reserve_large(&self, who: &Identity, len: u64) -> Result<Reserved, WireError> {
+        if units(len) <= self.peer_units.min(self.all_units) {
+            return self.reserve(who, len).await;
+        }
+        let large = Arc::clone(&self.large).acquire_owned().await.map_err(closed)?;
+        Ok(Reserved { _permits: [Some(large), None] })
+    }
+
+    /// As [`Self::reserve`], for an answer of up to `len` bytes, which is never refused.
+    pub(super) async fn reserve_answer(&self, who: &Identity, len: u64) -> Result<Reserved, WireError> {
+        let share = u64::from(self.peer_units.min(self.all_units)) * UNIT_BYTES;
+        self.reserve(who, len.min(share)).await
+    }
+}
+
+fn closed(_: tokio::sync::AcquireError) -> WireError {
+    WireError::new(ErrorCode::Unavailable, "the appliance is being stopped")
 }
 
 /// The length that a body of octets must name, so that memory is set aside before it comes.
@@ -86,7 +106,7 @@ pub(super) async fn read(
     through: Option<(&Throttle, DiskId)>,
 ) -> Result<Bytes, WireError> {
     let mut body = body;
-    let mut bytes = BytesMut::new();
+    let mut bytes = BytesMut::with_capacity(usize::try_from(body.size_hint().lower().min(len_max)).unwrap_or(0));
     let mut waited = Duration::ZERO;
     loop {
         let asked = Instant::now();
@@ -99,7 +119,8 @@ pub(super) async fn read(
             return Err(WireError::new(ErrorCode::TooLarge, format!("a body of more than {len_max} bytes")));
         }
         if let Some((throttle, disk)) = through {
-            throttle.acquire(disk, data.len() as u64).await;
+            let passes = throttle.acquire(disk, data.len() as u64);
+            timeout(limits.throttle_time, passes).await.map_err(|_| paused())?;
         }
         bytes.extend_from_slice(&data);
         let counted = waited.saturating_sub(limits.body_grace).as_millis();
@@ -108,6 +129,16 @@ pub(super) async fn read(
             return Err(slow("came too slowly"));
         }
     }
+}
+
+/// Waits while the throttle lets nothing pass, before any memory is set aside. Nobody is held for ever: a client that gave up
+/// is not noticed while its body stands still.
+pub(super) async fn flows(throttle: &Throttle, limits: &HttpLimits) -> Result<(), WireError> {
+    timeout(limits.throttle_time, throttle.resumed()).await.map_err(|_| paused())
+}
+
+fn paused() -> WireError {
+    WireError::new(ErrorCode::Unavailable, "the throttle lets nothing pass at present; it is sent again until it does")
 }
 
 fn slow(how: &str) -> WireError {

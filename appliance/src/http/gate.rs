@@ -137,3 +137,38 @@ impl Gate {
         Some(Seat { gate: self.clone(), peer })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(handshakes_max: usize) -> Gate {
+        Gate::new(&HttpLimits { handshakes_max, ..HttpLimits::default() })
+    }
+
+    fn is_away(shaking: &mut Handshake) -> bool {
+        shaking
+            .sent_away
+            .as_mut()
+            .is_some_and(|stay| stay.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed))
+    }
+
+    #[test]
+    fn of_those_with_most_connections_the_oldest_goes() {
+        let gate = gate(3);
+        let addresses = ["10.0.0.9", "10.0.0.1", "10.0.0.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        let mut shaking = addresses.map(|from| gate.enter(from));
+        assert_eq!(shaking.each_mut().map(is_away), [false, true, false, false]);
+    }
+
+    #[test]
+    fn nobody_goes_before_his_time_as_his_address_is_the_highest() {
+        let gate = gate(4);
+        let mut many: Vec<Handshake> = (1..=3_u32).map(|no| gate.enter(IpAddr::V4(no.into()))).collect();
+        let mut honest = gate.enter("2001:db8::ffff".parse().unwrap());
+        many.extend((4..=6_u32).map(|no| gate.enter(IpAddr::V4(no.into()))));
+        assert!(!is_away(&mut honest), "three older ones were there to go");
+        let away: Vec<bool> = many.iter_mut().map(is_away).collect();
+        assert_eq!(away, [true, true, true, false, false, false]);
+    }
+}

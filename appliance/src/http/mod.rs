@@ -24,6 +24,7 @@ use crate::service::Service;
 use crate::tls::TlsServer;
 use body::Budget;
 use gate::Gate;
+use sluice_proto::manifest::MANIFEST_BYTES_MAX;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,13 +60,16 @@ pub struct HttpLimits {
     /// The rate that a body must keep from then on, in bytes a second over its whole length; waiting for the throttle does
     /// not count.
     pub body_rate_min: u64,
+    /// The longest that a request may wait for the throttle to let anything pass. Less than the time after which clients
+    /// give up by themselves.
+    pub throttle_time: Duration,
     /// The longest that a peer may take to read a piece of an answer.
     pub write_time: Duration,
-    /// Memory for bodies in all, in bytes.
+    /// Memory for bodies and long answers in all, in bytes.
     pub memory_max: u64,
-    /// Memory for the bodies of one certificate's name, in bytes.
+    /// Memory for those of one certificate's name, in bytes.
     pub memory_per_peer_max: u64,
-    /// The largest manifest, in bytes.
+    /// The largest manifest, in bytes. One that is larger than a peer's memory is taken beside all others, one at a time.
     pub manifest_bytes_max: u64,
     /// How long requests may take to end once the appliance is to stop.
     pub stop_time: Duration,
@@ -85,10 +89,11 @@ impl Default for HttpLimits {
             body_stall_time: Duration::from_secs(30),
             body_grace: Duration::from_secs(20),
             body_rate_min: 1024,
+            throttle_time: Duration::from_secs(240),
             write_time: Duration::from_secs(60),
             memory_max: 1 << 30,
             memory_per_peer_max: 256 << 20,
-            manifest_bytes_max: 256 << 20,
+            manifest_bytes_max: MANIFEST_BYTES_MAX,
             stop_time: Duration::from_secs(20),
         }
     }

@@ -31,13 +31,10 @@ impl Inner {
     pub(super) fn agents_cell(&self, who: &Identity, disk: DiskId) -> Reply<Arc<Cell>> {
         need(who, Role::Agent)?;
         let cell = self.cell(disk)?;
-        if cell.agent != who.name.as_str() {
+        if &*cell.agent != who.name.as_str() {
             return no_such_disk(disk);
         }
-        if cell.silent_for() > self.settings.silence_max {
-            self.queue.lock().back(disk);
-        }
-        cell.hear();
+        self.hears(&cell);
         Ok(cell)
     }
 

@@ -1,63 +1,11 @@
 //! When a disk's next cycle is due, and whether it may run now.
 
 use super::Inner;
-use super::cell::DiskState;
+use super::cell::{Cell, DiskState};
 use sluice_proto::DiskId;
 use sluice_proto::cycle::CycleKind;
-use sluice_proto::schedule::{Admission, Policy, Previous, Priority, next_start};
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use sluice_proto::schedule::{Admission, Policy, Previous, next_start};
 use tokio::time::Instant;
-
-/// The admission queue, and who of those that run has gone silent.
-pub(super) struct Queue {
-    admission: Admission,
-    running: BTreeMap<DiskId, Priority>,
-    /// The priority that a disk last waited with.
-    wanted: BTreeMap<DiskId, Priority>,
-    /// Disks with an open cycle whose agent is silent: they hold no slot, or eight dead agents would stop all others.
-    away: BTreeMap<DiskId, Priority>,
-}
-
-impl Queue {
-    pub(super) fn new(slots: NonZeroUsize) -> Self {
-        Self {
-            admission: Admission::new(slots),
-            running: BTreeMap::new(),
-            wanted: BTreeMap::new(),
-            away: BTreeMap::new(),
-        }
-    }
-
-    /// Takes up a cycle that is open already.
-    pub(super) fn resume(&mut self, disk: DiskId, priority: Priority) {
-        self.running.insert(disk, priority);
-        self.admission.resume(disk, priority);
-    }
-
-    /// The agent of a disk is heard again after a silence.
-    pub(super) fn back(&mut self, disk: DiskId) {
-        if let Some(priority) = self.away.remove(&disk) {
-            self.resume(disk, priority);
-        }
-    }
-
-    /// Those that may start now, in order.
-    fn admitted(&mut self, waiting: Option<(DiskId, Priority)>) -> Vec<DiskId> {
-        if let Some((disk, priority)) = waiting {
-            self.admission.enqueue(disk, priority);
-            self.wanted.insert(disk, priority);
-        }
-        let mut admitted = Vec::new();
-        while let Some(disk) = self.admission.admit() {
-            if let Some(priority) = self.wanted.remove(&disk) {
-                self.running.insert(disk, priority);
-            }
-            admitted.push(disk);
-        }
-        admitted
-    }
-}
 
 /// What is due next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,46 +64,74 @@ impl Inner {
 
     /// Asks for a slot for a disk that has no open cycle and whose time has come. True once it has one; its bell rings
     /// when it gets one later.
-    pub(super) fn admit(&self, disk: DiskId, kind: CycleKind) -> bool {
+    pub(super) fn admit(&self, cell: &Cell, kind: CycleKind) -> bool {
         let mut queue = self.queue.lock();
-        if queue.admission.is_running(disk) {
+        queue.go_on(cell.disk);
+        if queue.is_admitted(cell.disk) {
             return true;
         }
-        queue.back(disk);
-        let mut admitted = queue.admitted(Some((disk, kind.into())));
-        if !admitted.contains(&disk) && self.free_silent(&mut queue) {
-            admitted.extend(queue.admitted(None));
+        queue.enqueue(cell.disk, &cell.agent, kind.into());
+        let mut admitted: Vec<DiskId> = std::iter::from_fn(|| queue.admit()).collect();
+        if !admitted.contains(&cell.disk) {
+            self.free_idle(&mut queue);
+            admitted.extend(std::iter::from_fn(|| queue.admit()));
         }
         drop(queue);
-        self.ring_others(&admitted, disk);
-        admitted.contains(&disk)
+        self.ring_others(&admitted, cell.disk);
+        admitted.contains(&cell.disk)
     }
 
     /// The disk's cycle has ended: its slot goes to the next.
     pub(super) fn release(&self, disk: DiskId) {
         let mut queue = self.queue.lock();
-        queue.running.remove(&disk);
-        queue.away.remove(&disk);
-        queue.admission.finish(disk);
-        let admitted = queue.admitted(None);
+        queue.finish(disk);
+        let admitted: Vec<DiskId> = std::iter::from_fn(|| queue.admit()).collect();
         drop(queue);
         self.ring_others(&admitted, disk);
     }
 
-    /// Takes slot and place in the queue from disks whose agents are silent. True where a slot became free.
-    fn free_silent(&self, queue: &mut Queue) -> bool {
-        let silent = |cell: &&std::sync::Arc<super::Cell>| cell.silent_for() > self.settings.silence_max;
-        let silent: Vec<DiskId> = self.cells.lock().values().filter(silent).map(|cell| cell.disk).collect();
-        let mut freed = false;
-        for disk in silent {
-            if let Some(priority) = queue.running.remove(&disk) {
-                queue.away.insert(disk, priority);
-                freed = true;
-            }
-            queue.wanted.remove(&disk);
-            queue.admission.remove(disk);
+    /// The disk has no open cycle, and it is not time for one: whether it waited for a slot, as that was otherwise before, or
+    /// has one already, others go first.
+    pub(super) fn not_due(&self, disk: DiskId) {
+        self.queue.lock().withdraw(disk);
+        self.release(disk);
+    }
+
+    /// The disk's cycle goes on: bytes came, or a step was made.
+    pub(super) fn moves(&self, cell: &Cell) {
+        let stood = cell.still_for() > self.settings.stall_max;
+        cell.moved();
+        if stood {
+            self.queue.lock().go_on(cell.disk);
         }
-        freed
+    }
+
+    /// The disk's agent was heard.
+    pub(super) fn hears(&self, cell: &Cell) {
+        let was_silent = cell.silent_for() > self.settings.silence_max;
+        cell.hear();
+        if was_silent && cell.still_for() <= self.settings.stall_max {
+            self.queue.lock().go_on(cell.disk);
+        }
+    }
+
+    /// Takes slots from disks that make no use of them: those whose agents are silent, and those whose cycles stand still,
+    /// whoever it is that they wait for. Eight of them would stop all others. Not while the throttle lets nothing pass, as
+    /// then all stand still.
+    fn free_idle(&self, queue: &mut Admission) {
+        if self.ports.throttle.is_paused() {
+            return;
+        }
+        for cell in self.cells.lock().values() {
+            let is_silent = cell.silent_for() > self.settings.silence_max;
+            if is_silent || cell.still_for() > self.settings.stall_max {
+                queue.suspend(cell.disk);
+            }
+            if is_silent {
+                // Nobody would begin the cycle.
+                queue.withdraw(cell.disk);
+            }
+        }
     }
 
     fn ring_others(&self, admitted: &[DiskId], but: DiskId) {

@@ -8,6 +8,7 @@ use sluice_proto::units::BLOCK_SECTORS;
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{CycleNo, DiskId, SectorCount};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -16,11 +17,13 @@ use tokio::time::Instant;
 pub(super) struct Cell {
     pub(super) disk: DiskId,
     /// The agent that it belongs to: never changes.
-    pub(super) agent: String,
+    pub(super) agent: Arc<str>,
     state: Mutex<DiskState>,
     changed: Bell,
     /// When the disk's agent was last heard.
     heard: parking_lot::Mutex<Instant>,
+    /// When the disk's cycle last went on.
+    moved: parking_lot::Mutex<Instant>,
     /// Names of segments that are on their way to the store right now.
     storing: parking_lot::Mutex<BTreeSet<(CycleNo, String)>>,
 }
@@ -41,10 +44,11 @@ impl Cell {
     pub(super) fn new(state: DiskState) -> Self {
         Self {
             disk: state.record.disk,
-            agent: state.record.agent.clone(),
+            agent: Arc::from(state.record.agent.as_str()),
             state: Mutex::new(state),
             changed: Bell::new(0),
             heard: parking_lot::Mutex::new(Instant::now()),
+            moved: parking_lot::Mutex::new(Instant::now()),
             storing: parking_lot::Mutex::default(),
         }
     }
@@ -76,6 +80,15 @@ impl Cell {
 
     pub(super) fn silent_for(&self) -> Duration {
         self.heard.lock().elapsed()
+    }
+
+    pub(super) fn moved(&self) {
+        *self.moved.lock() = Instant::now();
+    }
+
+    /// How long the disk's cycle has not gone on.
+    pub(super) fn still_for(&self) -> Duration {
+        self.moved.lock().elapsed()
     }
 }
 

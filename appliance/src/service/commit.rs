@@ -69,6 +69,7 @@ impl Service {
         let len = bytes.len() as u64;
         let hash = inner.put_manifest(disk, generation, cycle, bytes, hash, &claimed).await?;
         inner.committed(&mut state, &claimed, hash, len).await?;
+        inner.moves(&cell);
         cell.ring();
         inner.work_changed();
         Ok(())

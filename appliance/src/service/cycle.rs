@@ -1,7 +1,7 @@
 //! Opening a cycle that the agent has planned, giving it up, and the digests that its plan may need.
 
 use super::access::{impossible, refuse, repository_failed, store_failed};
-use super::cell::{DiskState, OpenCycle};
+use super::cell::{Cell, DiskState, OpenCycle};
 use super::finish::{DETAIL_CHARS_MAX, Ending};
 use super::next::begun;
 use super::{Inner, Reply, Service};
@@ -38,12 +38,12 @@ impl Service {
         let open = state.open(cycle)?;
         check_plan(&state, &open.record.kind, &request)?;
         match open.record.state {
-            CycleState::Planned => inner.capture(&mut state, &request).await?,
+            CycleState::Planned => inner.capture(&cell, &mut state, &request).await?,
             _ if same_plan(open, &request) => {
                 open.record.state.on(CycleEvent::Resume).map_err(impossible)?;
             }
             CycleState::Capturing | CycleState::Shipping if compares(open, &request) => {}
-            CycleState::Capturing | CycleState::Shipping => inner.capture(&mut state, &request).await?,
+            CycleState::Capturing | CycleState::Shipping => inner.capture(&cell, &mut state, &request).await?,
             state => {
                 let message = format!("cycle {cycle} of {disk} is {state} with another plan; give it up");
                 return refuse(ErrorCode::WrongState, message);
@@ -88,25 +88,45 @@ impl Service {
         part: u64,
         wait_ms: u64,
     ) -> Reply<Option<Bytes>> {
+        if !self.digests_are_there(who, disk, cycle, generation, part, wait_ms).await? {
+            return Ok(None);
+        }
+        let inner = &self.inner;
+        let cell = inner.agents_cell(who, disk)?;
+        let state = cell.lock().await;
+        let key = digests_key(state.open(cycle)?, part);
+        drop(state);
+        inner.moves(&cell);
+        inner.ports.store.get(&key, DIGESTS_BYTES_MAX).await.map(Some).map_err(store_failed)
+    }
+
+    /// Whether that part is there, waiting for it as long as is asked.
+    ///
+    /// # Errors
+    /// As for [`Self::digests`].
+    pub async fn digests_are_there(
+        &self,
+        who: &Identity,
+        disk: DiskId,
+        cycle: CycleNo,
+        generation: Generation,
+        part: u64,
+        wait_ms: u64,
+    ) -> Reply<bool> {
         let inner = &self.inner;
         let cell = inner.agents_cell(who, disk)?;
         let deadline = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
         loop {
             let seen = cell.bell().newest();
-            cell.hear();
+            inner.hears(&cell);
             let mut state = cell.lock().await;
             state.current(generation)?;
             check_part(&state, part)?;
             inner.want_digests(&mut state, cycle).await?;
-            let open = state.open(cycle)?;
-            if open.digests.contains(&part) {
-                let key = digests_key(open, part);
-                drop(state);
-                return inner.ports.store.get(&key, DIGESTS_BYTES_MAX).await.map(Some).map_err(store_failed);
-            }
+            let is_there = state.open(cycle)?.digests.contains(&part);
             drop(state);
-            if Instant::now() >= deadline {
-                return Ok(None);
+            if is_there || Instant::now() >= deadline {
+                return Ok(is_there);
             }
             tokio::select! {
                 biased;
@@ -119,7 +139,7 @@ impl Service {
 
 impl Inner {
     /// Takes the agent's plan over into the cycle.
-    async fn capture(&self, state: &mut DiskState, request: &OpenRequest) -> Reply<()> {
+    async fn capture(&self, cell: &Cell, state: &mut DiskState, request: &OpenRequest) -> Reply<()> {
         let Some(open) = &state.open else { return Ok(()) };
         let mut disk = state.record.clone();
         let mut cycle = open.record.clone();
@@ -153,6 +173,9 @@ impl Inner {
         tracing::info!(
             disk = %disk.disk, cycle = %cycle.cycle, kind = %cycle.kind, sectors = %cycle.sectors, "a cycle is opened"
         );
+        self.moves(cell);
+        // A delta that turns out to be a comparison is no short cycle for which others could wait.
+        self.queue.lock().reclassify(cell.disk, cycle.kind.into());
         let digests = open.digests.clone();
         state.record = disk;
         state.open = Some(OpenCycle { digests, ..OpenCycle::new(cycle) });

@@ -163,6 +163,10 @@ fn moved(disk: &DiskRecord, cycle: &CycleRecord, now_ms: u64) -> Result<DiskReco
             disk.final_wanted &= cycle.kind != CycleKind::Final;
         }
         Some(reason) => {
+            if reason == FailReason::WrongKey && disk.verified.is_none() {
+                // The hydrator that claimed it first can't open it: it may be for another.
+                disk.hydrator = None;
+            }
             if let Some(event) = DiskEvent::failed(cycle.kind) {
                 disk.phase = disk.phase.on(event)?;
             }

@@ -97,6 +97,7 @@ impl Service {
         record.hydrator = Some(who.name.to_string());
         inner.ports.repository.save(&record, Some(&claimed)).await.map_err(repository_failed)?;
         let lease = record.lease;
+        inner.moves(&cell);
         state.record = record;
         if let Some(open) = &mut state.open {
             open.record = claimed;
@@ -130,6 +131,7 @@ impl Service {
         if request.end > open.record.applied {
             let record = CycleRecord { applied: request.end, ..open.record.clone() };
             inner.ports.repository.save(&state.record, Some(&record)).await.map_err(repository_failed)?;
+            inner.moves(&cell);
             if let Some(open) = &mut state.open {
                 open.record = record;
                 // There may be some that were not shown until now.
@@ -197,6 +199,7 @@ impl Service {
         match &mut state.open {
             Some(open) if open.record.cycle == cycle && open.record.generation == generation => {
                 open.digests.insert(part);
+                inner.moves(&cell);
                 cell.ring();
                 inner.work_changed();
                 Ok(())

@@ -33,7 +33,6 @@ pub use local::{LocalAgent, LocalHydrator, LocalOperator};
 
 use crate::repository::{LogEntry, Repository, RepositoryError};
 use crate::throttle::Throttle;
-use admit::Queue;
 use bell::Bell;
 use cell::Cell;
 use janitor::Janitor;
@@ -41,6 +40,7 @@ use parking_lot::Mutex;
 use sluice_cache_store::CacheStore;
 use sluice_proto::DiskId;
 use sluice_proto::env::Clock;
+use sluice_proto::schedule::Admission;
 use sluice_proto::wire::{PolicyView, SEGMENTS_TOLD_MAX, WireError};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -78,6 +78,9 @@ pub struct Settings {
     pub disks_per_agent_max: usize,
     /// An agent that was silent for so long loses its slot to others until it is back.
     pub silence_max: Duration,
+    /// So does a disk whose cycle did not go on for so long, whatever it waits for, until it does. Long enough for the
+    /// slowest link to carry a segment, and for a hydrator to apply a delta.
+    pub stall_max: Duration,
     /// Ended cycles that are remembered for each disk.
     pub history: u32,
     /// Segments that an agent is told of at once.
@@ -97,6 +100,7 @@ impl Default for Settings {
             allow_plain: false,
             disks_per_agent_max: 1024,
             silence_max: Duration::from_secs(90),
+            stall_max: Duration::from_secs(1800),
             history: 1000,
             segments_told_max: SEGMENTS_TOLD_MAX,
         }
@@ -116,7 +120,7 @@ struct Inner {
     cells: Mutex<BTreeMap<DiskId, Arc<Cell>>>,
     /// Taken while a new disk is made, so that two registrations can't both make it.
     registering: tokio::sync::Mutex<()>,
-    queue: Mutex<Queue>,
+    queue: Mutex<Admission>,
     policy: Mutex<PolicyView>,
     /// Taken while a policy is put in force, so that what is stored is what is in force.
     setting_policy: tokio::sync::Mutex<()>,

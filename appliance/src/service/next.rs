@@ -28,11 +28,11 @@ impl Service {
         let deadline = Instant::now() + Duration::from_millis(request.wait_ms.min(WAIT_MS_MAX));
         loop {
             let seen = cell.bell().newest();
-            cell.hear();
+            inner.hears(&cell);
             let mut state = cell.lock().await;
             state.current(request.generation)?;
             inner.learn(&cell, &mut state, &request).await?;
-            let (reply, wake) = inner.look(&mut state, &request).await?;
+            let (reply, wake) = inner.look(&cell, &mut state, &request).await?;
             drop(state);
             if reply.verdict.is_some() || reply.start.is_some() || Instant::now() >= deadline {
                 return Ok(reply);
@@ -92,7 +92,12 @@ impl Inner {
     }
 
     /// What there is to do now, and when to look again if nothing rings before.
-    async fn look(&self, state: &mut DiskState, request: &NextRequest) -> Reply<(NextReply, Option<Instant>)> {
+    async fn look(
+        &self,
+        cell: &Cell,
+        state: &mut DiskState,
+        request: &NextRequest,
+    ) -> Reply<(NextReply, Option<Instant>)> {
         if state.ended > request.settled {
             let ended = self.ports.repository.first_ended(state.record.disk, request.settled).await;
             if let Some(cycle) = ended.map_err(repository_failed)? {
@@ -103,13 +108,18 @@ impl Inner {
             let reply = NextReply { start: repeated_start(open, request), ..NextReply::default() };
             return Ok((reply, None));
         }
-        let Some(due) = self.due(state) else { return Ok((NextReply::default(), None)) };
+        let Some(due) = self.due(state) else {
+            self.not_due(cell.disk);
+            return Ok((NextReply::default(), None));
+        };
         let left = due.tick.saturating_sub(self.tick());
         let mut reply = NextReply { due_ms: Some(left), ..NextReply::default() };
         if left > 0 {
+            self.not_due(cell.disk);
             return Ok((reply, Some(self.instant(due.tick))));
         }
-        if self.admit(state.record.disk, due.kind) {
+        if self.admit(cell, due.kind) {
+            self.moves(cell);
             reply.start = Some(self.begin(state, due).await?);
         }
         Ok((reply, None))

@@ -10,13 +10,13 @@ use super::bell::Bell;
 use super::cell::{Cell, DiskState, OpenCycle};
 use super::janitor::{Janitor, delete_folder};
 use super::operate::check_policy;
-use super::{Inner, Ports, Queue, Service, Settings, StartError};
+use super::{Inner, Ports, Service, Settings, StartError};
 use crate::repository::{CycleRecord, DiskRecord};
 use parking_lot::Mutex;
 use sluice_cache_store::Listed;
 use sluice_proto::cycle::State as CycleState;
 use sluice_proto::manifest::{ClaimedManifest, MANIFEST_BYTES_MAX, MANIFEST_NAME, cycle_folder};
-use sluice_proto::schedule::Previous;
+use sluice_proto::schedule::{Admission, Previous};
 use sluice_proto::wire::PolicyView;
 use sluice_proto::{CycleNo, Digest, DiskId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,7 @@ pub(super) async fn start(ports: Ports, settings: Settings) -> Result<Service, S
     // Another number than a hydrator may have seen from the run before, so that it hears at once what has changed.
     let revision = ports.clock.unix_ms().max(1) << 12;
     let inner = Inner {
-        queue: Mutex::new(Queue::new(settings.slots)),
+        queue: Mutex::new(Admission::new(settings.slots)),
         cells: Mutex::default(),
         registering: tokio::sync::Mutex::default(),
         policy: Mutex::new(policy),
@@ -44,12 +44,13 @@ pub(super) async fn start(ports: Ports, settings: Settings) -> Result<Service, S
     let mut open_folders = BTreeSet::new();
     for disk in disks {
         let state = inner.load(disk).await?;
-        if let Some(open) = &state.open {
-            let cycle = &open.record;
+        let open = state.open.as_ref().map(|open| open.record.clone());
+        let cell = Arc::new(Cell::new(state));
+        if let Some(cycle) = open {
             open_folders.insert(cycle_folder(cycle.disk, cycle.generation, cycle.cycle));
-            inner.queue.lock().resume(cycle.disk, cycle.kind.into());
+            inner.queue.lock().resume(cell.disk, &cell.agent, cycle.kind.into());
         }
-        inner.cells.lock().insert(state.record.disk, Arc::new(Cell::new(state)));
+        inner.cells.lock().insert(cell.disk, cell);
     }
     inner.remove_orphans(&known, &open_folders).await?;
     Ok(Service { inner: Arc::new(inner) })

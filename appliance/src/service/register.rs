@@ -55,7 +55,7 @@ impl Service {
 
 impl Inner {
     async fn create(&self, who: &Identity, disk: DiskId, request: RegisterRequest) -> Reply<DiskStatus> {
-        let owned = self.cells.lock().values().filter(|cell| cell.agent == who.name.as_str()).count();
+        let owned = self.cells.lock().values().filter(|cell| &*cell.agent == who.name.as_str()).count();
         if owned >= self.settings.disks_per_agent_max {
             let message = format!("{who} has {owned} disks here, which is the most that one agent may have");
             return refuse(ErrorCode::WrongState, message);
@@ -106,6 +106,9 @@ impl Inner {
         record.size = request.size;
         record.logical_sector = request.logical_sector;
         record.generation = request.generation;
+        if request.envelope.hydrator != record.envelope.hydrator {
+            record.hydrator = None;
+        }
         record.envelope = request.envelope;
         self.ports.repository.save(&record, None).await.map_err(repository_failed)?;
         let detail = format!("generation {}, {} bytes", record.generation, record.size);

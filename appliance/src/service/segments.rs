@@ -135,6 +135,7 @@ impl Inner {
         open.record = cycle;
         self.work_changed();
         cell.hear();
+        self.moves(cell);
         Ok(())
     }
 }

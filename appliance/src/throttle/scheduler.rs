@@ -25,7 +25,7 @@ const BURST_BYTES_MIN: u64 = 4 << 10;
 /// Nobody is woken more often than this, ...
 const WAKE_MIN: Duration = Duration::from_millis(2);
 /// ... and those who wait look at least this often, because a window may have begun or the wall clock been set.
-const WAKE_MAX: Duration = Duration::from_secs(1);
+pub(super) const WAKE_MAX: Duration = Duration::from_secs(1);
 
 /// Five times [`WAKE_MIN`]: those who wait are still waiting when credit is shared out.
 const PIECE_TIME: Duration = Duration::from_millis(10);

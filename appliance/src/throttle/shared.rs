@@ -1,7 +1,7 @@
 //! The scheduler for tasks: wait until so many bytes may pass.
 
-use super::scheduler::piece_bytes;
-use super::{Limits, Scheduler, Ticket};
+use super::scheduler::{WAKE_MAX, piece_bytes};
+use super::{Limit, Limits, Scheduler, Ticket};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sluice_proto::DiskId;
@@ -64,6 +64,19 @@ impl Throttle {
     pub fn piece_bytes(&self) -> u64 {
         let limit = self.inner.state.lock().limits.at(timestamp(&*self.inner.clock));
         piece_bytes(limit)
+    }
+
+    /// True where the limit that holds is 0: nothing passes, until a window or the policy says otherwise.
+    pub fn is_paused(&self) -> bool {
+        let limit = self.inner.state.lock().limits.at(timestamp(&*self.inner.clock));
+        matches!(limit, Limit::Rate(rate) if rate.bits() == 0)
+    }
+
+    /// Waits until the limit is another than 0.
+    pub async fn resumed(&self) {
+        while self.is_paused() {
+            tokio::time::sleep(WAKE_MAX).await;
+        }
     }
 
     /// Waits until `bytes` of `disk` may pass. Dropping the future takes the request back.

@@ -5,33 +5,72 @@ use crate::DiskId;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-/// The admission queue of one appliance: at most so many cycles at once; the highest priority first, and among equals the
-/// one that waits longest.
+/// From so many slots on, the disks of one owner leave two to others.
+const SHARED_SLOTS_MIN: usize = 6;
+
+/// The admission queue of one appliance: at most so many cycles at once; the highest priority first, among equals the
+/// owner with the fewest cycles, and among that one's disks the one that waits longest.
 ///
 /// Initial cycles may run for days and there may be many, so they never take the last slot: it is kept for deltas and
 /// finals, and a delta waits for short cycles only. With a single slot there is nothing to keep; then a delta waits for
 /// all initial cycles.
+///
+/// Of six slots or more, the disks of one owner never take the last two, and its initial cycles not the last three: a machine
+/// whose cycles do not end, by accident or by intent, leaves the others one slot for an initial cycle and one for deltas.
 #[derive(Clone, Debug)]
 pub struct Admission {
     slots: NonZeroUsize,
     /// Disks whose cycle was admitted and is not finished.
-    running: BTreeMap<DiskId, Priority>,
+    running: BTreeMap<DiskId, Entry>,
+    /// The same, but that they hold no slot at present.
+    suspended: BTreeMap<DiskId, Entry>,
     waiting: BTreeMap<DiskId, Waiting>,
     /// The number of the next arrival.
     arrivals: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
+#[derive(Clone, Debug)]
+struct Entry {
+    owner: Arc<str>,
     priority: Priority,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    entry: Entry,
     arrival: u64,
+}
+
+/// How many cycles run, in all or of one owner.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    initials: usize,
+    others: usize,
+}
+
+impl Count {
+    fn add(&mut self, priority: Priority) {
+        match priority {
+            Priority::Initial => self.initials += 1,
+            Priority::Delta | Priority::Final => self.others += 1,
+        }
+    }
+
+    /// Whether one more of this priority fits into `slots`, the last of which is not for initials. Initials beyond that, as a
+    /// delta may turn out to be a comparison, take it from nobody.
+    fn fits(self, priority: Priority, slots: usize) -> bool {
+        let initials_max = slots.saturating_sub(1).max(1);
+        let free = self.initials.min(initials_max) + self.others < slots;
+        free && (priority != Priority::Initial || self.initials < initials_max)
+    }
 }
 
 impl Admission {
     /// A queue that lets `slots` cycles run at once.
     pub fn new(slots: NonZeroUsize) -> Self {
-        Self { slots, running: BTreeMap::new(), waiting: BTreeMap::new(), arrivals: 0 }
+        Self { slots, running: BTreeMap::new(), suspended: BTreeMap::new(), waiting: BTreeMap::new(), arrivals: 0 }
     }
 
     /// Changes how many cycles may run at once. Cycles that run already go on.
@@ -39,53 +78,85 @@ impl Admission {
         self.slots = slots;
     }
 
-    /// Lets `disk` wait for a cycle. If it waits already it keeps its place, with the new priority. A disk whose cycle runs
-    /// may wait for its next one; it is not admitted before the running one is finished.
-    pub fn enqueue(&mut self, disk: DiskId, priority: Priority) {
+    /// Lets `disk` of `owner` wait for a cycle. If it waits already it keeps its place, with the new priority. A disk whose
+    /// cycle runs may wait for its next one; it is not admitted before the running one is finished.
+    pub fn enqueue(&mut self, disk: DiskId, owner: &Arc<str>, priority: Priority) {
         let arrival = self.arrivals;
+        let entry = Entry { owner: Arc::clone(owner), priority };
         let waiting = self.waiting.entry(disk).or_insert_with(|| {
             self.arrivals += 1;
-            Waiting { priority, arrival }
+            Waiting { entry: entry.clone(), arrival }
         });
-        waiting.priority = priority;
+        waiting.entry = entry;
     }
 
     /// Admits the disk that goes first, if any may start now. To be called until there is none.
     pub fn admit(&mut self) -> Option<DiskId> {
-        if self.running.len() >= self.slots.get() {
-            return None;
+        let (mut all, mut owners) = (Count::default(), BTreeMap::<&str, Count>::new());
+        for entry in self.running.values() {
+            all.add(entry.priority);
+            owners.entry(&entry.owner).or_default().add(entry.priority);
         }
-        let initials = self.running.values().filter(|priority| **priority == Priority::Initial).count();
-        let initial_may = initials < self.slots_for_initials();
-        let admissible = self.waiting.iter().filter(|(disk, waiting)| {
-            !self.running.contains_key(disk) && (waiting.priority != Priority::Initial || initial_may)
+        let slots = self.slots.get();
+        let share = if slots < SHARED_SLOTS_MIN { slots } else { slots - 2 };
+        let of = |entry: &Entry| owners.get(&*entry.owner).copied().unwrap_or_default();
+        let admissible = self.waiting.iter().filter(|(disk, Waiting { entry, .. })| {
+            !self.running.contains_key(disk)
+                && !self.suspended.contains_key(disk)
+                && all.fits(entry.priority, slots)
+                && of(entry).fits(entry.priority, share)
         });
-        let (disk, waiting) = admissible.min_by_key(|(_, waiting)| (Reverse(waiting.priority), waiting.arrival))?;
-        let (disk, priority) = (*disk, waiting.priority);
-        self.waiting.remove(&disk);
-        self.running.insert(disk, priority);
+        let (disk, _) = admissible.min_by_key(|(_, Waiting { entry, arrival })| {
+            let has = of(entry);
+            (Reverse(entry.priority), has.initials + has.others, *arrival)
+        })?;
+        let disk = *disk;
+        let waiting = self.waiting.remove(&disk)?;
+        self.running.insert(disk, waiting.entry);
         Some(disk)
     }
 
     /// The disk's cycle has ended, whatever its verdict; its slot is free. False where none was running.
     pub fn finish(&mut self, disk: DiskId) -> bool {
-        self.running.remove(&disk).is_some()
+        let running = self.running.remove(&disk).is_some();
+        self.suspended.remove(&disk).is_some() || running
     }
 
-    /// Forgets the disk, whether it waits or runs.
-    pub fn remove(&mut self, disk: DiskId) {
-        self.waiting.remove(&disk);
-        self.running.remove(&disk);
+    /// The disk's cycle does not go on at present: its slot is for others. False where it holds none.
+    pub fn suspend(&mut self, disk: DiskId) -> bool {
+        let Some(entry) = self.running.remove(&disk) else { return false };
+        self.suspended.insert(disk, entry);
+        true
+    }
+
+    /// The disk's suspended cycle goes on. It may exceed the slots until it is finished.
+    pub fn go_on(&mut self, disk: DiskId) {
+        if let Some(entry) = self.suspended.remove(&disk) {
+            self.running.insert(disk, entry);
+        }
+    }
+
+    /// The disk's admitted cycle is of another priority than it was thought to be.
+    pub fn reclassify(&mut self, disk: DiskId, priority: Priority) {
+        let admitted = self.running.get_mut(&disk).or_else(|| self.suspended.get_mut(&disk));
+        if let Some(entry) = admitted {
+            entry.priority = priority;
+        }
+    }
+
+    /// Takes the disk out of those that wait. False where it did not.
+    pub fn withdraw(&mut self, disk: DiskId) -> bool {
+        self.waiting.remove(&disk).is_some()
     }
 
     /// Takes up a cycle that was admitted before the appliance was restarted. It may exceed the slots until it is finished.
-    pub fn resume(&mut self, disk: DiskId, priority: Priority) {
-        self.running.insert(disk, priority);
+    pub fn resume(&mut self, disk: DiskId, owner: &Arc<str>, priority: Priority) {
+        self.running.insert(disk, Entry { owner: Arc::clone(owner), priority });
     }
 
-    /// True where the disk's cycle was admitted and is not finished.
-    pub fn is_running(&self, disk: DiskId) -> bool {
-        self.running.contains_key(&disk)
+    /// True where the disk's cycle was admitted and is not finished, whether it holds a slot or not.
+    pub fn is_admitted(&self, disk: DiskId) -> bool {
+        self.running.contains_key(&disk) || self.suspended.contains_key(&disk)
     }
 
     /// True where the disk waits for a cycle.
@@ -93,7 +164,7 @@ impl Admission {
         self.waiting.contains_key(&disk)
     }
 
-    /// How many cycles run.
+    /// How many cycles hold a slot.
     pub fn running(&self) -> usize {
         self.running.len()
     }
@@ -101,10 +172,5 @@ impl Admission {
     /// How many disks wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
-    }
-
-    /// How many slots initial cycles and resyncs may take.
-    fn slots_for_initials(&self) -> usize {
-        (self.slots.get() - 1).max(1)
     }
 }

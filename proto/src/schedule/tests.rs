@@ -2,6 +2,7 @@ use super::*;
 use crate::DiskId;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 const HOUR: u64 = 3_600_000;
 
@@ -84,6 +85,15 @@ fn slots(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
+/// Disks below 100 are of one owner, those above of another.
+fn owner(no: u8) -> Arc<str> {
+    Arc::from(if no < 100 { "web-1" } else { "web-2" })
+}
+
+fn enqueue(queue: &mut Admission, no: u8, priority: Priority) {
+    queue.enqueue(disk(no), &owner(no), priority);
+}
+
 fn admit_all(queue: &mut Admission) -> Vec<u8> {
     std::iter::from_fn(|| queue.admit()).map(|disk| disk.0[0]).collect()
 }
@@ -99,7 +109,7 @@ fn by_priority_then_by_arrival_with_a_slot_kept_for_the_small() {
         (5, Priority::Delta),
         (6, Priority::Final),
     ] {
-        queue.enqueue(disk(no), priority);
+        enqueue(&mut queue, no, priority);
     }
     assert_eq!(admit_all(&mut queue), [6, 2, 3]);
     assert!(queue.finish(disk(6)));
@@ -114,28 +124,83 @@ fn by_priority_then_by_arrival_with_a_slot_kept_for_the_small() {
 #[test]
 fn a_single_slot_serves_all() {
     let mut queue = Admission::new(slots(1));
-    queue.enqueue(disk(1), Priority::Delta);
-    queue.enqueue(disk(2), Priority::Initial);
+    enqueue(&mut queue, 1, Priority::Delta);
+    enqueue(&mut queue, 2, Priority::Initial);
     assert_eq!(admit_all(&mut queue), [2]);
-    queue.remove(disk(2));
+    queue.finish(disk(2));
     assert_eq!(admit_all(&mut queue), [1]);
 }
 
 #[test]
 fn a_disk_runs_one_cycle_at_a_time_and_may_wait_for_its_next() {
     let mut queue = Admission::new(slots(4));
-    queue.enqueue(disk(1), Priority::Delta);
+    enqueue(&mut queue, 1, Priority::Delta);
     assert_eq!(admit_all(&mut queue), [1]);
-    queue.enqueue(disk(1), Priority::Final);
+    enqueue(&mut queue, 1, Priority::Final);
     assert_eq!(admit_all(&mut queue), [0; 0]);
-    assert!(queue.is_running(disk(1)) && queue.is_waiting(disk(1)));
+    assert!(queue.is_admitted(disk(1)) && queue.is_waiting(disk(1)));
     queue.finish(disk(1));
     assert_eq!(admit_all(&mut queue), [1]);
     // What ran before a restart counts, and fewer slots stop nothing that runs.
-    queue.resume(disk(2), Priority::Initial);
+    queue.resume(disk(2), &owner(2), Priority::Initial);
     queue.set_slots(slots(1));
-    queue.enqueue(disk(3), Priority::Final);
+    enqueue(&mut queue, 3, Priority::Final);
     assert_eq!((admit_all(&mut queue), queue.running(), queue.waiting()), (vec![], 2, 1));
+}
+
+#[test]
+fn who_holds_fewest_goes_first_and_leaves_two_slots_to_others() {
+    let mut queue = Admission::new(slots(8));
+    (1..=20).for_each(|no| enqueue(&mut queue, no, Priority::Initial));
+    (21..=40).for_each(|no| enqueue(&mut queue, no, Priority::Delta));
+    // Five initials and a delta: none of them ever ends.
+    assert_eq!(admit_all(&mut queue), [1, 2, 3, 4, 5, 21]);
+    (101..=103).for_each(|no| enqueue(&mut queue, no, Priority::Initial));
+    enqueue(&mut queue, 111, Priority::Delta);
+    enqueue(&mut queue, 112, Priority::Delta);
+    assert_eq!(admit_all(&mut queue), [101, 102]);
+    assert!(queue.finish(disk(102)));
+    // Seven initials are not reached, so that another may start; the deltas of the other have the last slot.
+    assert_eq!(admit_all(&mut queue), [103]);
+    assert!(queue.finish(disk(101)) && queue.finish(disk(103)));
+    assert_eq!(admit_all(&mut queue), [111, 112]);
+    // A slot that is free goes to the one who has fewer, whoever came first.
+    (1..=5).chain([111]).for_each(|no| assert!(queue.finish(disk(no))));
+    enqueue(&mut queue, 104, Priority::Initial);
+    enqueue(&mut queue, 105, Priority::Initial);
+    assert_eq!(admit_all(&mut queue)[..2], [6, 104]);
+}
+
+#[test]
+fn deltas_that_turn_out_to_be_comparisons_leave_a_slot_to_deltas() {
+    let mut queue = Admission::new(slots(4));
+    (1..=4).for_each(|no| enqueue(&mut queue, no, Priority::Delta));
+    assert_eq!(admit_all(&mut queue), [1, 2, 3, 4]);
+    (1..=4).for_each(|no| queue.reclassify(disk(no), Priority::Initial));
+    enqueue(&mut queue, 5, Priority::Initial);
+    enqueue(&mut queue, 6, Priority::Delta);
+    enqueue(&mut queue, 7, Priority::Delta);
+    assert_eq!(admit_all(&mut queue), [6]);
+    assert!(queue.finish(disk(6)));
+    assert_eq!(admit_all(&mut queue), [7]);
+}
+
+#[test]
+fn what_does_not_go_on_holds_no_slot_and_what_is_not_due_does_not_wait() {
+    let mut queue = Admission::new(slots(1));
+    (1..=3).for_each(|no| enqueue(&mut queue, no, Priority::Delta));
+    assert_eq!(admit_all(&mut queue), [1]);
+    assert!(queue.suspend(disk(1)) && !queue.suspend(disk(1)));
+    assert!(queue.withdraw(disk(2)) && !queue.withdraw(disk(2)));
+    assert_eq!(admit_all(&mut queue), [3]);
+    // The first goes on beside it, and is admitted once only.
+    queue.go_on(disk(1));
+    enqueue(&mut queue, 1, Priority::Delta);
+    assert_eq!((admit_all(&mut queue), queue.running()), (vec![], 2));
+    assert!(queue.finish(disk(3)) && queue.suspend(disk(1)));
+    assert_eq!(admit_all(&mut queue), [0; 0], "its cycle has not ended");
+    assert!(queue.finish(disk(1)) && !queue.finish(disk(1)));
+    assert_eq!(admit_all(&mut queue), [1]);
 }
 
 #[derive(Debug, Clone)]
@@ -143,18 +208,25 @@ enum Step {
     Enqueue(u8, Priority),
     Admit,
     Finish(u8),
-    Remove(u8),
+    Withdraw(u8),
+    Suspend(u8),
+    GoOn(u8),
+    Reclassify(u8, Priority),
     Slots(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let priority = prop_oneof![Just(Priority::Delta), Just(Priority::Initial), Just(Priority::Final)];
+    let priority = || prop_oneof![Just(Priority::Delta), Just(Priority::Initial), Just(Priority::Final)];
+    let no = || prop_oneof![2 => 0..10_u8, 1 => 100..105_u8];
     let step = prop_oneof![
-        5 => (0..12_u8, priority).prop_map(|(no, priority)| Step::Enqueue(no, priority)),
-        5 => Just(Step::Admit),
-        3 => (0..12_u8).prop_map(Step::Finish),
-        1 => (0..12_u8).prop_map(Step::Remove),
-        1 => (1..5_usize).prop_map(Step::Slots),
+        6 => (no(), priority()).prop_map(|(no, priority)| Step::Enqueue(no, priority)),
+        6 => Just(Step::Admit),
+        3 => no().prop_map(Step::Finish),
+        1 => no().prop_map(Step::Withdraw),
+        1 => no().prop_map(Step::Suspend),
+        1 => no().prop_map(Step::GoOn),
+        1 => (no(), priority()).prop_map(|(no, priority)| Step::Reclassify(no, priority)),
+        1 => (1..9_usize).prop_map(Step::Slots),
     ];
     proptest::collection::vec(step, 0..80)
 }
@@ -165,25 +237,46 @@ struct Naive {
     slots: usize,
     waiting: Vec<(u8, Priority)>,
     running: Vec<(u8, Priority)>,
+    suspended: Vec<(u8, Priority)>,
 }
 
 impl Naive {
+    /// Whether one more fits among those that run, all of them or those of one owner.
+    fn fits(&self, of: impl Fn(u8) -> bool, slots: usize, priority: Priority) -> bool {
+        let mine = self.running.iter().filter(|(no, _)| of(*no));
+        let initials = mine.clone().filter(|(_, p)| *p == Priority::Initial).count();
+        let others = mine.count() - initials;
+        let most = if slots == 1 { 1 } else { slots - 1 };
+        let full = initials.min(most) + others >= slots;
+        !full && (priority != Priority::Initial || initials < most)
+    }
+
     fn admit(&mut self) -> Option<u8> {
-        let initials = self.running.iter().filter(|(_, p)| *p == Priority::Initial).count();
+        let share = if self.slots >= 6 { self.slots - 2 } else { self.slots };
+        let has = |no: u8| self.running.iter().filter(|(other, _)| owner(*other) == owner(no)).count();
         for priority in [Priority::Final, Priority::Initial, Priority::Delta] {
-            let full = self.running.len() >= self.slots;
-            let kept = priority == Priority::Initial && self.slots > 1 && initials + 1 >= self.slots;
-            if full || kept {
-                continue;
+            let may = |no: u8| {
+                !self.running.iter().chain(&self.suspended).any(|(other, _)| *other == no)
+                    && self.fits(|_| true, self.slots, priority)
+                    && self.fits(|other| owner(other) == owner(no), share, priority)
+            };
+            let mut best: Option<usize> = None;
+            for (at, (no, p)) in self.waiting.iter().enumerate() {
+                if *p == priority && may(*no) && best.is_none_or(|best| has(*no) < has(self.waiting[best].0)) {
+                    best = Some(at);
+                }
             }
-            let running = |no: u8| self.running.iter().any(|(other, _)| *other == no);
-            if let Some(at) = self.waiting.iter().position(|(no, p)| *p == priority && !running(*no)) {
-                let first = self.waiting.remove(at);
+            if let Some(best) = best {
+                let first = self.waiting.remove(best);
                 self.running.push(first);
                 return Some(first.0);
             }
         }
         None
+    }
+
+    fn shift(from: &mut Vec<(u8, Priority)>, to: &mut Vec<(u8, Priority)>, no: u8) {
+        to.extend(from.extract_if(.., |(other, _)| *other == no));
     }
 }
 
@@ -197,7 +290,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Enqueue(no, priority) => {
-                    queue.enqueue(disk(no), priority);
+                    enqueue(&mut queue, no, priority);
                     match naive.waiting.iter_mut().find(|(other, _)| *other == no) {
                         Some(waiting) => waiting.1 = priority,
                         None => naive.waiting.push((no, priority)),
@@ -205,14 +298,27 @@ proptest! {
                 }
                 Step::Admit => prop_assert_eq!(queue.admit().map(|d| d.0[0]), naive.admit()),
                 Step::Finish(no) => {
-                    let was = naive.running.iter().any(|(other, _)| *other == no);
+                    let was = naive.running.iter().chain(&naive.suspended).any(|(other, _)| *other == no);
                     prop_assert_eq!(queue.finish(disk(no)), was);
                     naive.running.retain(|(other, _)| *other != no);
+                    naive.suspended.retain(|(other, _)| *other != no);
                 }
-                Step::Remove(no) => {
-                    queue.remove(disk(no));
-                    naive.running.retain(|(other, _)| *other != no);
+                Step::Withdraw(no) => {
+                    queue.withdraw(disk(no));
                     naive.waiting.retain(|(other, _)| *other != no);
+                }
+                Step::Suspend(no) => {
+                    queue.suspend(disk(no));
+                    Naive::shift(&mut naive.running, &mut naive.suspended, no);
+                }
+                Step::GoOn(no) => {
+                    queue.go_on(disk(no));
+                    Naive::shift(&mut naive.suspended, &mut naive.running, no);
+                }
+                Step::Reclassify(no, priority) => {
+                    queue.reclassify(disk(no), priority);
+                    let admitted = naive.running.iter_mut().chain(&mut naive.suspended);
+                    admitted.filter(|(other, _)| *other == no).for_each(|entry| entry.1 = priority);
                 }
                 Step::Slots(count) => {
                     queue.set_slots(slots(count));
@@ -225,10 +331,10 @@ proptest! {
 
     /// However many initial cycles wait, and though none of them ever ends, every delta gets its turn.
     #[test]
-    fn no_delta_starves(count in 2..6_usize, initials in 0..40_u8, deltas in 1..40_u8) {
+    fn no_delta_starves(count in 2..9_usize, initials in 0..40_u8, deltas in 1..40_u8) {
         let mut queue = Admission::new(slots(count));
-        (0..initials).for_each(|no| queue.enqueue(disk(no), Priority::Initial));
-        (100..100 + deltas).for_each(|no| queue.enqueue(disk(no), Priority::Delta));
+        (0..initials).for_each(|no| enqueue(&mut queue, no, Priority::Initial));
+        (100..100 + deltas).for_each(|no| enqueue(&mut queue, no, Priority::Delta));
         let mut served = Vec::new();
         for _ in 0..deltas {
             let admitted = admit_all(&mut queue);

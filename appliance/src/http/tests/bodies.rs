@@ -161,25 +161,25 @@ async fn whoever_sends_a_body_slowly_is_sent_away() {
 
 #[tokio::test]
 async fn a_peer_that_hoards_memory_hoards_its_own() {
-    // Room for the share of the one that hoards, and for a segment of somebody else.
+    // Room for the share of the one that hoards, and for one of somebody else.
     let share = 2 * SEGMENT_BYTES_MAX;
     let limits = HttpLimits {
         memory_per_peer_max: share,
-        memory_max: share + SEGMENT_BYTES_MAX,
+        memory_max: 2 * share,
         body_stall_time: Duration::from_secs(30),
         ..HttpLimits::default()
     };
     let world = opened(limits).await;
     let pair = world.issue(Role::Agent, "web-1");
     let mut hoarders = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..8 {
         let mut stream = world.raw(&pair).await;
         stream.write_all(segment_path(&SEGMENT_BYTES_MAX.to_string()).as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         hoarders.push(stream);
     }
     // Its share is gone once nothing of its own is answered any more.
-    let one_byte = segment_path("1") + "x";
+    let one_byte = segment_path("1").replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n") + "x";
     loop {
         let mut stream = world.raw(&pair).await;
         let answer = tokio::time::timeout(Duration::from_millis(300), talk(&mut stream, one_byte.as_bytes())).await;

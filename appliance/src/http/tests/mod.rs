@@ -4,4 +4,5 @@ mod bodies;
 mod crowds;
 mod door;
 mod honest;
+mod memory;
 mod world;

@@ -5,7 +5,8 @@ use crate::service::{LocalAgent, LocalHydrator, Settings};
 use sluice_client::{AgentApi, HydratorApi};
 use sluice_proto::cycle::{FailReason, State as CycleState};
 use sluice_proto::disk::State as DiskPhase;
-use sluice_proto::wire::{ErrorCode, GiveUp, Verdict, WorkRequest};
+use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
+use sluice_proto::wire::{ErrorCode, GiveUp, Verdict, VerdictRequest, WorkRequest};
 use sluice_proto::{ByteCount, CycleNo, DiskId, Generation};
 
 #[tokio::test(start_paused = true)]
@@ -75,6 +76,54 @@ async fn the_first_hydrator_keeps_the_disk() {
     world.hydrator().claim(DISK, start.cycle, Generation(1)).await.unwrap();
     assert_eq!(other.work(WorkRequest::default()).await.unwrap().work.len(), 0);
     assert_eq!(code(other.claim(DISK, start.cycle, Generation(1)).await), ErrorCode::NoSuchDisk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hydrator_that_can_t_open_the_key_does_not_keep_the_disk() {
+    let world = World::new().await;
+    world.register().await;
+    let other = LocalHydrator::new(world.service.clone(), name("other"));
+    let start = world.start(0).await;
+    let shipment = Shipment::new(&start, &whole(), 1);
+    world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let lease = other.claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
+    assert_eq!(code(world.hydrator().claim(DISK, start.cycle, Generation(1)).await), ErrorCode::NoSuchDisk);
+    let wrong_key = VerdictRequest { manifest: None, ..shipment.failed(lease, FailReason::WrongKey) };
+    other.verdict(DISK, start.cycle, wrong_key).await.unwrap();
+    // The one that it is for takes it, and keeps it from then on.
+    let again = world.start(1).await;
+    let shipment = world.ship(&again, &whole(), 2).await;
+    world.verify(&shipment).await;
+    assert!(world.next(1, Some(again.cycle.0)).await.verdict.is_some());
+    let delta = world.start(again.cycle.0).await;
+    assert_eq!(code(other.claim(DISK, delta.cycle, Generation(1)).await), ErrorCode::NoSuchDisk);
+    let shipment = world.ship(&delta, &planned(0, 10), 3).await;
+    let lease = world.hydrator().claim(DISK, delta.cycle, Generation(1)).await.unwrap().lease;
+    world.hydrator().verdict(DISK, delta.cycle, shipment.failed(lease, FailReason::WrongKey)).await.unwrap();
+    world.start(delta.cycle.0).await;
+    assert_eq!(other.work(WorkRequest::default()).await.unwrap().work.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_generation_for_another_hydrator_is_free_to_be_claimed() {
+    let world = World::new().await;
+    world.register().await;
+    world.cycle(0, &whole()).await;
+    let mut renewed = registration(DISK, Generation(2));
+    world.agent().register(DISK, renewed.clone()).await.unwrap();
+    let other = LocalHydrator::new(world.service.clone(), name("other"));
+    let ask = |generation| sluice_proto::wire::NextRequest { generation, ..asks(1, None, 0) };
+    assert!(world.agent().next(DISK, ask(Generation(2))).await.unwrap().start.is_some());
+    assert_eq!(other.work(WorkRequest::default()).await.unwrap().work.len(), 0, "it is for the same hydrator");
+    renewed.generation = Generation(3);
+    let (key, signer) = (DataKey::new(KEY), SigningKey::from_seed(&[2; 32]));
+    let its_key = HydratorKey::generate().unwrap();
+    renewed.envelope = KeyEnvelope::wrap(&key, DISK, Generation(3), its_key.public(), &signer).unwrap();
+    world.agent().register(DISK, renewed).await.unwrap();
+    // The cycle that had begun was given up.
+    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    let begun = world.agent().next(DISK, ask(Generation(3))).await.unwrap().start.unwrap();
+    other.claim(DISK, begun.cycle, Generation(3)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

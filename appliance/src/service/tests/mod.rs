@@ -9,6 +9,7 @@ mod grown;
 mod restart;
 mod schedule;
 mod ship;
+mod slots;
 mod verdicts;
 
 pub(crate) use digests::part as digests_part;

@@ -1,0 +1,90 @@
+//! Memory for bodies and answers: whose it is, and until when.
+
+use super::world::*;
+use crate::http::HttpLimits;
+use crate::http::answer::until_sent;
+use crate::http::body::{Budget, Reserved};
+use crate::identity::{Identity, Role};
+use crate::service::tests::fixture::*;
+use axum::Json;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use sluice_client::{AgentApi, OperatorApi};
+use sluice_proto::Generation;
+use sluice_proto::wire::{ErrorCode, PolicyView};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+fn who(site: &Site, name: &str) -> Identity {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let pair = site.issue(Role::Agent, name);
+    Identity::of_certificate(&CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap()).unwrap()
+}
+
+/// What is to be had right now.
+fn now<T>(reserving: impl Future<Output = Result<T, sluice_proto::wire::WireError>>) -> Option<T> {
+    reserving.now_or_never().map(Result::unwrap)
+}
+
+#[tokio::test]
+async fn an_answer_holds_its_memory_until_it_is_read() {
+    let site = Site::new().await;
+    let (one, other) = (who(&site, "web-1"), who(&site, "web-2"));
+    let budget = Budget::new(8 * MIB, 4 * MIB);
+    let room = now(budget.reserve_answer(&one, 3 * MIB)).unwrap();
+    let answer = until_sent(Json("what is told"), room);
+    assert!(
+        now(budget.reserve_answer(&one, 3 * MIB)).is_none(),
+        "a peer that does not read hoards more than its share"
+    );
+    assert!(now(budget.reserve_answer(&other, 3 * MIB)).is_some());
+    let told = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(told, "\"what is told\"");
+    // One that is longer than a share takes all of it, and one that is given up gives it back.
+    let all = until_sent(Json(1), now(budget.reserve_answer(&one, 400 * MIB)).unwrap());
+    assert!(now(budget.reserve(&one, 1)).is_none());
+    drop(all);
+    assert!(now(budget.reserve(&one, 4 * MIB)).is_some());
+}
+
+#[tokio::test]
+async fn of_bodies_larger_than_a_share_there_is_one_at_a_time() {
+    let site = Site::new().await;
+    let (one, other) = (who(&site, "web-1"), who(&site, "web-2"));
+    let budget = Budget::new(8 * MIB, 4 * MIB);
+    let large: Reserved = now(budget.reserve_large(&one, 900 * MIB)).unwrap();
+    assert!(now(budget.reserve_large(&other, 5 * MIB)).is_none());
+    // It takes nothing from what fits into a share.
+    assert!(now(budget.reserve_large(&other, 4 * MIB)).is_some() && now(budget.reserve(&one, 4 * MIB)).is_some());
+    drop(large);
+    assert!(now(budget.reserve_large(&other, 5 * MIB)).is_some());
+    assert_eq!(budget.reserve(&one, 5 * MIB).await.map(|_| ()).unwrap_err().code, ErrorCode::TooLarge);
+}
+
+#[tokio::test]
+async fn a_pause_ends_requests_before_clients_give_up_and_holds_no_memory() {
+    let limits = HttpLimits { throttle_time: Duration::from_millis(300), ..HttpLimits::default() };
+    let site = Site::with(limits).await;
+    let agent = site.agent();
+    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
+    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    let shipment = Shipment::new(&start, &whole(), 1);
+    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let pause = PolicyView { limit: Some("0".into()), ..policy() };
+    site.operator().set_policy(pause).await.unwrap();
+    let put = |at: usize| {
+        let (stored, bytes) = &shipment.segments[at];
+        agent.put_segment(DISK, start.cycle, Generation(1), &stored.name, bytes.clone())
+    };
+    let refusal = put(0).await.unwrap_err();
+    assert!(refusal.may_pass() && refusal.to_string().contains("lets nothing pass"), "{refusal}");
+    let manifest = agent.commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap_err();
+    assert!(manifest.may_pass(), "{manifest}");
+    site.operator().set_policy(policy()).await.unwrap();
+    for at in 0..shipment.segments.len() {
+        put(at).await.unwrap();
+    }
+    agent.commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap();
+}
