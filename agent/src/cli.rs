@@ -10,6 +10,7 @@ use sluice_client::{ClientFiles, ClientOptions, HttpsClient};
 use sluice_platform::system::OsEntropy;
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -109,7 +110,8 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
     let signer = service::signing_key(&config.state, &OsEntropy::new())?;
     let way = &config.appliance;
     let options = ClientOptions { uploads_max: way.connections.clamp(1, 16), ..ClientOptions::default() };

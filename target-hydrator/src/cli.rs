@@ -9,6 +9,7 @@ use sluice_client::{ClientFiles, ClientOptions, HttpsClient, HydratorApi};
 use sluice_platform::system::{OsEntropy, SystemClock};
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -101,7 +102,8 @@ fn make(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
 
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
     let environment = environment(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

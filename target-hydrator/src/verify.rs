@@ -1,7 +1,7 @@
 //! Two whole disks compared, sector by sector: `sluice verify`.
 
 use crate::formats::{Format, OpenedImage, open, open_as};
-use crate::target::{TargetError, read_only};
+use crate::target::{TargetError, TargetErrorKind, read_only};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sluice_platform::{AlignedBuf, DirectFile};
 use sluice_proto::stream::{BlockCv, BlockHasher, StreamDigest};
@@ -186,6 +186,17 @@ impl Side {
             None => open(&read_only(&file), file_size),
         };
         let image = image.map_err(|e| TargetError::format(&path.display().to_string(), e))?;
+        if let (None, Ok(by_name)) = (format, Format::from_suffix(path))
+            && image.format == Format::Raw
+            && by_name != Format::Raw
+        {
+            // Compared as a raw disk it might well be equal, and no other program would take it for the image that it claims to be.
+            let text = format!("{}: no {by_name} image, though its name says so: damaged, or cut off", path.display());
+            return Err(TargetError::new(
+                TargetErrorKind::NotOurs,
+                format!("{text} (for a raw disk say raw as its format)"),
+            ));
+        }
         let size = image.virtual_size;
         Ok(Self { file, image, size })
     }

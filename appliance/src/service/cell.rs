@@ -1,6 +1,7 @@
 //! One disk's state in memory.
 
 use super::bell::Bell;
+use super::scarce::Starving;
 use super::stored::StoredSegments;
 use crate::repository::{CycleRecord, DiskRecord};
 use sluice_proto::stream::block_count;
@@ -26,6 +27,8 @@ pub(super) struct Cell {
     moved: parking_lot::Mutex<Instant>,
     /// Names of segments that are on their way to the store right now.
     storing: parking_lot::Mutex<BTreeSet<(CycleNo, String)>>,
+    /// The segment that goes first, where room is scarce.
+    pub(super) starving: parking_lot::Mutex<Option<Starving>>,
 }
 
 /// A segment's name while it is on its way to the store. Gives the name back also where the request is cut off.
@@ -50,6 +53,7 @@ impl Cell {
             heard: parking_lot::Mutex::new(Instant::now()),
             moved: parking_lot::Mutex::new(Instant::now()),
             storing: parking_lot::Mutex::default(),
+            starving: parking_lot::Mutex::default(),
         }
     }
 

@@ -21,6 +21,7 @@ mod next;
 mod operate;
 mod recover;
 mod register;
+mod scarce;
 mod segments;
 mod stored;
 mod views;

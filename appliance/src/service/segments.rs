@@ -5,6 +5,7 @@ use super::cell::{Cell, DiskState, OpenCycle};
 use super::{Inner, Reply, Service};
 use crate::identity::Identity;
 use bytes::Bytes;
+use sluice_cache_store::StoreErrorKind;
 use sluice_proto::cycle::{CycleKind, Event as CycleEvent, State as CycleState};
 use sluice_proto::header::Suite;
 use sluice_proto::manifest::cycle_folder;
@@ -54,14 +55,20 @@ impl Service {
         if known {
             return Ok(segment);
         }
+        cell.lets_first(state.open(cycle)?, &segment)?;
         // A second connection must not put other bytes under the name meanwhile.
         let Some(_storing) = cell.begin_storing(cycle, name) else {
             return refuse(ErrorCode::Unavailable, format!("segment {name} is being stored by another request"));
         };
         drop(state);
         let key = format!("{}/{name}", cycle_folder(disk, generation, cycle));
-        inner.ports.store.put(&key, bytes).await.map_err(store_failed)?;
+        let put = inner.ports.store.put(&key, bytes).await;
         let mut state = cell.lock().await;
+        if put.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Full) && state.open(cycle).is_ok() {
+            inner.had_no_room(&cell, &mut state, &segment).await?;
+        }
+        put.map_err(store_failed)?;
+        cell.found_room(&segment);
         if state.open.as_ref().is_some_and(|open| open.record.kind != CycleKind::Initial) {
             // So that the commit, which flushes all of them, finds little left to do. An initial's are mostly applied and gone
             // before anything would have written them.

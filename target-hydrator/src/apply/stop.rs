@@ -53,7 +53,11 @@ impl Stop {
     /// was put there, or nothing.
     pub(crate) fn store(error: &StoreError, corrupt: FailReason) -> Self {
         match error.kind() {
-            StoreErrorKind::NotFound | StoreErrorKind::Corrupt => Self::fail(corrupt, error.to_string()),
+            StoreErrorKind::NotFound => {
+                let why = "it was deleted, or appliance and hydrator name different cache stores";
+                Self::fail(corrupt, format!("{error}: {why}"))
+            }
+            StoreErrorKind::Corrupt => Self::fail(corrupt, error.to_string()),
             _ => Self::Later(error.to_string()),
         }
     }

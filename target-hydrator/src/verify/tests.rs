@@ -122,3 +122,12 @@ async fn what_cannot_be_compared_is_an_error() {
     let error = compare((&source, None), (&source, Some(Format::Vhdx)), |_, _| {}).await.expect_err("no VHDX");
     assert!(error.to_string().contains("source"), "{error}");
 }
+
+#[tokio::test]
+async fn an_image_that_lost_its_footer_is_not_taken_for_a_raw_disk() {
+    let disks = Disks::new();
+    let (source, copy) = (disks.raw("source", &disks.bytes), disks.raw("copy.VHD", &disks.bytes));
+    let refusal = compare((&source, None), (&copy, None), |_, _| {}).await.expect_err("equal as a raw disk");
+    assert!(refusal.to_string().contains("its name says so"), "{refusal}");
+    assert!(compare((&source, None), (&copy, Some(Format::Raw)), |_, _| {}).await.expect("compared").equal);
+}

@@ -22,6 +22,8 @@ const GRACE: Duration = Duration::from_secs(15);
 const FAILURES_MAX: u32 = 3;
 /// Tries of one step of the hydrator, some 15 seconds, after which a run without `--follow` ends.
 const TRIES_MAX: u32 = 6;
+/// How long a run without `--follow` waits for room: what is stored is applied meanwhile, and makes some.
+const ROOM_TIME: Duration = Duration::from_secs(20);
 /// How far back a cycle's record is looked for.
 const CYCLES: u32 = 16;
 
@@ -36,6 +38,8 @@ struct Run<'a> {
     end: Option<(Outcome, CycleNo)>,
     /// Set by the first signal.
     ending: Option<Instant>,
+    /// Since when there is no room, and what was said of it.
+    full: Option<(Instant, String)>,
 }
 
 /// Why a run is over.
@@ -49,7 +53,7 @@ pub enum Ended {
 /// Runs until it is done or told to end.
 pub async fn drive(args: &Args, parts: Parts) -> Result<Ended, Refusal> {
     let mut signals = Signals::new()?;
-    let mut run = Run { args, parts, running: None, begun: None, failures: 0, end: None, ending: None };
+    let mut run = Run { args, parts, running: None, begun: None, failures: 0, end: None, ending: None, full: None };
     let result = run.go(&mut signals).await;
     let tracker = run.parts.tracker;
     run.parts.end().await;
@@ -70,6 +74,7 @@ impl Run<'_> {
         let mut troubles = self.parts.progress.troubles();
         loop {
             let ending = self.ending;
+            let room_until = self.full.as_ref().filter(|_| !self.args.follow).map(|(since, _)| *since + ROOM_TIME);
             tokio::select! {
                 biased;
                 () = signals.next() => {
@@ -102,6 +107,11 @@ impl Run<'_> {
                 }
                 () = sleep_until(ending.unwrap_or_else(Instant::now)), if ending.is_some() => {
                     return Ok(Ended::Done(self.interrupted()));
+                }
+                () = sleep_until(room_until.unwrap_or_else(Instant::now)), if room_until.is_some() => {
+                    let text = self.full.take().map(|(_, text)| text).unwrap_or_default();
+                    progress::say(format!("{text}\nmake room there and run this again: it goes on where it was"));
+                    return Ok(Ended::Done(Outcome::Bad));
                 }
                 _ = tick.tick() => screen.draw(&self.parts, self.running),
             }
@@ -145,11 +155,14 @@ impl Run<'_> {
             }
             Event::Ended(cycle, bytes_read) => self.ended(cycle, bytes_read).await?,
             Event::Settled(cycle) => return Ok(self.over(cycle)),
-            Event::NoRoom(text) if !self.args.follow => {
-                progress::say(format!("{text}\nmake room there and run this again: it goes on where it was"));
-                return Ok(Some(Outcome::Bad));
+            Event::NoRoom(text) => {
+                if self.full.is_none() {
+                    progress::say(format!("{text}; waiting for room"));
+                }
+                let since = self.full.take().map_or_else(Instant::now, |(since, _)| since);
+                self.full = Some((since, text));
             }
-            Event::NoRoom(text) => progress::say(format!("{text}; waiting for room")),
+            Event::Room => self.full = None,
         }
         Ok(None)
     }

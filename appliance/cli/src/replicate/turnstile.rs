@@ -10,7 +10,7 @@ use sluice_proto::wire::{
     DiskStatus, ErrorCode, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, RegisterRequest, StoredSegment,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, watch};
 
@@ -29,8 +29,11 @@ pub enum Event {
     Ended(CycleNo, u64),
     /// The agent has safely noted all verdicts up to this cycle's.
     Settled(CycleNo),
-    /// The cache store or the state has no room: it is tried again, but in vain unless somebody makes room.
+    /// The cache store or the state has no room: it is tried again, but in vain unless what is there is applied, or
+    /// somebody makes room.
     NoRoom(String),
+    /// There was room again.
+    Room,
 }
 
 /// The agent's way to the appliance.
@@ -41,6 +44,8 @@ pub struct Turnstile {
     permits: watch::Sender<u64>,
     newest: AtomicU64,
     counts: OnceLock<Arc<Counts>>,
+    /// Whether the last that was heard is that there is no room.
+    scarce: AtomicBool,
 }
 
 impl Turnstile {
@@ -48,7 +53,14 @@ impl Turnstile {
     pub fn new(inner: LocalAgent, permits: u64) -> (Arc<Self>, mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let permits = watch::Sender::new(permits);
-        let turnstile = Self { inner, events, permits, newest: AtomicU64::new(0), counts: OnceLock::new() };
+        let turnstile = Self {
+            inner,
+            events,
+            permits,
+            newest: AtomicU64::new(0),
+            counts: OnceLock::new(),
+            scarce: AtomicBool::new(false),
+        };
         (Arc::new(turnstile), receiver)
     }
 
@@ -77,6 +89,7 @@ impl Turnstile {
         if let Err(ApiError::Refused(refusal)) = &result
             && refusal.code == ErrorCode::NoRoom
         {
+            self.scarce.store(true, Ordering::SeqCst);
             self.tell(Event::NoRoom(refusal.message.clone()));
         }
         result
@@ -128,7 +141,11 @@ impl AgentApi for Turnstile {
         name: &str,
         bytes: Bytes,
     ) -> ApiResult<StoredSegment> {
-        self.note(self.inner.put_segment(disk, cycle, generation, name, bytes).await)
+        let stored = self.note(self.inner.put_segment(disk, cycle, generation, name, bytes).await)?;
+        if self.scarce.swap(false, Ordering::SeqCst) {
+            self.tell(Event::Room);
+        }
+        Ok(stored)
     }
 
     async fn commit(&self, disk: DiskId, cycle: CycleNo, generation: Generation, manifest: Bytes) -> ApiResult<()> {

@@ -112,8 +112,8 @@ async fn a_new_generation_for_another_hydrator_is_free_to_be_claimed() {
     let mut renewed = registration(DISK, Generation(2));
     world.agent().register(DISK, renewed.clone()).await.unwrap();
     let other = LocalHydrator::new(world.service.clone(), name("other"));
-    let ask = |generation| sluice_proto::wire::NextRequest { generation, ..asks(1, None, 0) };
-    assert!(world.agent().next(DISK, ask(Generation(2))).await.unwrap().start.is_some());
+    let ask = |generation, settled| sluice_proto::wire::NextRequest { generation, ..asks(settled, None, 0) };
+    assert!(world.agent().next(DISK, ask(Generation(2), 1)).await.unwrap().start.is_some());
     assert_eq!(other.work(WorkRequest::default()).await.unwrap().work.len(), 0, "it is for the same hydrator");
     renewed.generation = Generation(3);
     let (key, signer) = (DataKey::new(KEY), SigningKey::from_seed(&[2; 32]));
@@ -122,7 +122,7 @@ async fn a_new_generation_for_another_hydrator_is_free_to_be_claimed() {
     world.agent().register(DISK, renewed).await.unwrap();
     // The cycle that had begun was given up.
     tokio::time::advance(std::time::Duration::from_secs(2)).await;
-    let begun = world.agent().next(DISK, ask(Generation(3))).await.unwrap().start.unwrap();
+    let begun = world.agent().next(DISK, ask(Generation(3), 2)).await.unwrap().start.unwrap();
     other.claim(DISK, begun.cycle, Generation(3)).await.unwrap();
 }
 

@@ -12,7 +12,7 @@ use sluice_cache_store::{CacheStore, Listed, StoreError, StoreErrorKind};
 use sluice_client::{AgentApi, ApiResult, HydratorApi};
 use sluice_proto::cycle::{CycleKind, State as CycleState};
 use sluice_proto::disk::State as DiskPhase;
-use sluice_proto::wire::{ErrorCode, PolicyView, StoredSegment};
+use sluice_proto::wire::{AppliedRequest, ErrorCode, PolicyView, StoredSegment};
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(crate) struct Faults {
     after: bool,
     /// The cache store has no room.
     full: AtomicBool,
+    /// How many bytes the cache store takes in all.
+    room: AtomicU64,
     /// The repository has no room for segments.
     state_full: AtomicBool,
 }
@@ -34,7 +36,7 @@ pub(crate) struct Faults {
 impl Faults {
     fn new(at: u64, after: bool) -> Arc<Self> {
         let (calls, full, state_full) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { calls, at, after, full, state_full })
+        Arc::new(Self { calls, at, after, full, room: AtomicU64::new(u64::MAX), state_full })
     }
 
     fn struck(&self) -> bool {
@@ -133,6 +135,10 @@ impl CacheStore for Faulty<dyn CacheStore> {
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         if self.faults.full.load(Ordering::Relaxed) {
             return Err(StoreError::new(StoreErrorKind::Full, "as the test wants it"));
+        }
+        let held: u64 = self.inner.list("").await?.iter().map(|object| object.len).sum();
+        if held + bytes.len() as u64 > self.faults.room.load(Ordering::Relaxed) {
+            return Err(StoreError::new(StoreErrorKind::Full, "as small as the test wants it"));
         }
         // Another request may come in between.
         tokio::task::yield_now().await;
@@ -301,6 +307,46 @@ async fn room_is_waited_for() {
         full.store(false, Ordering::Relaxed);
     }
     let shipment = world.ship(&start, &whole(), 1).await;
+    world.verify(&shipment).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_copy_passes_through_a_store_that_holds_three_segments() {
+    let faults = Faults::new(u64::MAX, false);
+    let world = World::faulty(Settings::default(), Some(Arc::clone(&faults))).await;
+    world.register().await;
+    let start = world.start(0).await;
+    let shipment = Shipment::new(&start, &whole(), 1);
+    world.agent().open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let largest = shipment.segments.iter().map(|(stored, _)| stored.len.0).max().unwrap();
+    faults.room.store(3 * largest, Ordering::Relaxed);
+    let put = |at: usize| {
+        let (stored, bytes) = &shipment.segments[at];
+        world.put(start.cycle, stored, bytes)
+    };
+    let lease = world.hydrator().claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
+    // Those behind the first come before it and take all the room there is.
+    for at in [3, 2, 1] {
+        put(at).await.unwrap();
+    }
+    let mut waited = Duration::ZERO;
+    while let Err(refusal) = put(0).await {
+        assert_eq!(refusal.code(), Some(ErrorCode::NoRoom));
+        world.service.tidied().await;
+        assert_eq!(code(put(9).await), ErrorCode::NoRoom, "what comes later takes the room");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        waited += Duration::from_secs(2);
+        assert!(waited < Duration::from_secs(100), "the segment that comes next waits for ever");
+    }
+    assert!(waited >= Duration::from_secs(10), "{waited:?}");
+    for (at, (stored, _)) in shipment.segments.iter().enumerate() {
+        put(at).await.expect("room, as all before it are applied");
+        let end = sluice_proto::BlockNo(stored.first.0 + stored.blocks);
+        let applied = AppliedRequest { generation: Generation(1), lease, end, names: vec![stored.name.clone()] };
+        world.hydrator().applied(DISK, start.cycle, applied).await.unwrap();
+        world.service.tidied().await;
+    }
+    world.agent().commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap();
     world.verify(&shipment).await;
 }
 
