@@ -30,3 +30,23 @@ fn a_full_cache_holds_the_cycle_up_and_loses_nothing() {
     assert_eq!(done.cycle.0, cycle, "the same cycle goes on: {done:?}");
     assert_equal(apart.source.path(), &apart.cluster.target(disk), Format::Vhd);
 }
+
+#[test]
+fn a_first_copy_goes_through_a_cache_of_three_segments() {
+    if !is_root("a_first_copy_goes_through_a_cache_of_three_segments") {
+        return;
+    }
+    let small = SmallDisk::new(64 << 20);
+    let cache = format!("file://{}", small.path().display());
+    small.fill_but(14 << 20);
+    let mut apart = Apart::prepare(|setup| setup.cache = Some(cache));
+    apart.cluster.start_part(Part::Appliance);
+    apart.cluster.operator().wait_ready();
+    apart.cluster.start_part(Part::Agent);
+    // Whichever segments are there when the store is full, the one that comes next gets its room.
+    apart.cluster.part(Part::Agent).wait_stderr(0, |line| line.contains("cache store is full").then_some(()));
+    apart.cluster.start_part(Part::Hydrator);
+    let disk = apart.cluster.operator().only_disk();
+    apart.cluster.operator().wait_verified(disk, 0);
+    assert_equal(apart.source.path(), &apart.cluster.target(disk), Format::Vhd);
+}
