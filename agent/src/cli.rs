@@ -19,6 +19,7 @@ const AFTER: &str = "\
 Examples:
   sluice-agent run --config /etc/sluice/agent.toml
   sluice-agent rotate-key --config /etc/sluice/agent.toml --source /dev/vdb
+  sluice-agent adopt --config /etc/sluice/agent.toml --source /dev/vdb
   sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes
 
 Exit codes:
@@ -46,6 +47,17 @@ enum Command {
     /// Begins a new generation of a disk, under a new data key. Stop the agent first; nothing is copied again.
     #[command(after_help = "Example:\n  sluice-agent rotate-key --config /etc/sluice/agent.toml --source /dev/vdb")]
     RotateKey {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE.toml")]
+        config: PathBuf,
+        /// The disk's source, as the configuration has it.
+        #[arg(long)]
+        source: PathBuf,
+    },
+    /// Takes the medium that a source is now for the protected one, though it is another: the next cycle compares it with the
+    /// target, which becomes its copy. Where only the names of disks have changed, correct the source in the configuration.
+    #[command(after_help = "Example:\n  sluice-agent adopt --config /etc/sluice/agent.toml --source /dev/vdb")]
+    Adopt {
         /// The configuration file.
         #[arg(long, value_name = "FILE.toml")]
         config: PathBuf,
@@ -85,6 +97,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let (Command::Run { config: path }
     | Command::RotateKey { config: path, .. }
+    | Command::Adopt { config: path, .. }
     | Command::Forget { config: path, .. }) = &cli.command;
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -100,6 +113,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             run(&config)
         }
         Command::RotateKey { source, .. } => rotate_key(&config, &source),
+        Command::Adopt { source, .. } => adopt(&config, &source),
         Command::Forget { source, yes, .. } => forget(&config, &source, yes),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -144,6 +158,17 @@ fn rotate_key(config: &Config, source: &Path) -> Result<(), Box<dyn Error>> {
     let signer = service::signing_key(&config.state, &entropy)?;
     let generation = disk_of(config, source)?.rotate_key(&entropy, &signer)?;
     println!("{}: generation {generation} begins with the next start of the agent", source.display());
+    Ok(())
+}
+
+fn adopt(config: &Config, source: &Path) -> Result<(), Box<dyn Error>> {
+    let shown = source.display();
+    match disk_of(config, source)?.adopt()? {
+        Some((known, found)) => {
+            println!("{shown}: it was {known}, and is {found} from now on; the next cycle compares")
+        }
+        None => println!("{shown}: it is no other medium than the one that is known; nothing was changed"),
+    }
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! Putting a disk under protection: source, tracker, journal and keys, made ready for [`DiskAgent`].
 
+mod medium;
+
+pub use medium::OtherMedium;
+
 use crate::capture::{Capture, CaptureOptions, Counts};
 use crate::compare::LocalTable;
 use crate::disk::{DiskAgent, DiskError};
@@ -10,7 +14,7 @@ use crate::tracker::scan::ScanTracker;
 use crate::tracker::{Doubt, Tracker, TrackerError};
 use crate::workers::Workers;
 use sluice_client::AgentApi;
-use sluice_platform::device::{DeviceFacts, DeviceKind};
+use sluice_platform::device::{DeviceFacts, DeviceKind, Medium};
 use sluice_platform::lease::ReadLease;
 use sluice_platform::{DirectFile, lock::LockError, lock::StateLock};
 use sluice_proto::cycle::TrackerKind;
@@ -40,6 +44,8 @@ pub struct Protection {
     pub name: Option<String>,
     /// The folder for the journal.
     pub state: PathBuf,
+    /// Folders like it that are no configured source's: where the disk's journal is if it was protected under another name.
+    pub unnamed: Vec<PathBuf>,
     /// Which tracker.
     pub tracker: TrackerChoice,
     /// The folder on a BPF file system under which trackers are pinned.
@@ -62,6 +68,9 @@ pub enum ProtectError {
     /// The state can't be kept.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The source is another medium than the one that is protected; nothing was written.
+    #[error(transparent)]
+    Medium(#[from] Box<OtherMedium>),
     /// Another agent protects it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -107,14 +116,24 @@ impl Protection {
         signer: &SigningKey,
         stop: watch::Receiver<bool>,
     ) -> Result<Protected, ProtectError> {
-        let facts = facts_of(&self.source)?;
-        sluice_platform::durable::create_folder(&self.state).map_err(|e| JournalError(e.to_string()))?;
-        let lock = StateLock::take(&self.state)?;
-        let journal = self.journal(&facts, &*entropy, signer)?;
+        self.start_on(&facts_of(&self.source)?, api, workers, entropy, signer, stop)
+    }
+
+    fn start_on(
+        &self,
+        facts: &DeviceFacts,
+        api: Arc<dyn AgentApi>,
+        workers: Workers,
+        entropy: Arc<dyn Entropy>,
+        signer: &SigningKey,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Protected, ProtectError> {
+        let lock = self.lock(&facts.medium)?;
+        let journal = self.journal(facts, &*entropy, signer)?;
         let (disk, expect) = (journal.identity().disk, journal.identity().epoch);
         let wants_lease = self.tracker == TrackerChoice::Only(TrackerKind::Scan) || facts.kind == DeviceKind::File;
-        let (tracker, doubt, remark) = self.tracker(&facts, disk, expect, &*entropy)?;
-        let source: Arc<dyn Source> = Arc::new(self.open(&facts, wants_lease)?);
+        let (tracker, doubt, remark) = self.tracker(facts, disk, expect, &*entropy)?;
+        let source: Arc<dyn Source> = Arc::new(self.open(facts, wants_lease)?);
         let capture = Capture::new(source.clone(), api, workers, entropy, self.capture.clone());
         let (counts, kind) = (capture.counts.clone(), tracker.kind());
         let table = match kind {
@@ -129,6 +148,15 @@ impl Protection {
         Ok(Protected { agent, disk, size, tracker: kind, remark, counts, lock })
     }
 
+    /// The lock on the disk's state, for this medium. Nothing else is written before it is known to be the right one.
+    fn lock(&self, medium: &Medium) -> Result<StateLock, ProtectError> {
+        self.bring_state(medium)?;
+        sluice_platform::durable::create_folder(&self.state).map_err(|e| JournalError(e.to_string()))?;
+        let lock = StateLock::take(&self.state)?;
+        self.check_medium(medium)?;
+        Ok(lock)
+    }
+
     /// Begins a new generation of the disk, under a new data key. No agent may be running for it.
     ///
     /// # Errors
@@ -136,7 +164,7 @@ impl Protection {
     pub fn rotate_key(&self, entropy: &dyn Entropy, signer: &SigningKey) -> Result<Generation, ProtectError> {
         let _lock = StateLock::take(&self.state)?;
         let Ok(mut journal) = Journal::open(Box::new(FolderRecords::open(&self.state)?))? else {
-            return Err(JournalError(format!("{} was never protected from here", self.source.display())).into());
+            return Err(self.never_protected().into());
         };
         let (key, envelope) = self.next_key(&journal, entropy, signer)?;
         journal.rotate(&key, envelope)?;
@@ -157,13 +185,15 @@ impl Protection {
                     let (key, envelope) = self.next_key(&journal, entropy, signer)?;
                     journal.grow(facts.size, &key, envelope)?;
                 }
+                journal.update(|identity| identity.medium.learn(&facts.medium))?;
                 Ok(journal)
             }
             Err(records) => {
                 let mut id = [0; 16];
                 entropy.fill(&mut id);
                 let (key, envelope) = self.new_key(DiskId(id), Generation(1), entropy, signer)?;
-                Ok(Journal::create(records, Identity::new(DiskId(id), facts.size, &key, envelope))?)
+                let identity = Identity::new(DiskId(id), facts.size, &key, envelope);
+                Ok(Journal::create(records, Identity { medium: facts.medium.clone(), ..identity })?)
             }
         }
     }
@@ -244,3 +274,6 @@ fn facts_of(path: &Path) -> Result<DeviceFacts, SourceError> {
     }
     Ok(facts)
 }
+
+#[cfg(test)]
+mod tests;

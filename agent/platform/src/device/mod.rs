@@ -1,10 +1,12 @@
 //! What a disk is: its size and sectors, its names, who uses it, and whether two of them are the same storage.
 
+mod medium;
 mod mounts;
 mod storage;
 mod sysfs;
 mod uses;
 
+pub use medium::Medium;
 pub use mounts::{Mount, parse_mountinfo};
 pub use storage::{SameStorage, same_storage};
 pub use sysfs::DevNo;
@@ -68,6 +70,8 @@ pub struct DeviceFacts {
     pub inode: Option<u64>,
     /// A number that no two attachments of disks in one boot share: another one under the same name has another.
     pub diskseq: Option<u64>,
+    /// What tells it apart from another disk under the same name.
+    pub medium: Medium,
     /// Who uses it now.
     pub uses: Vec<Use>,
 }
@@ -103,6 +107,7 @@ impl DeviceFacts {
             dev,
             inode: None,
             diskseq: sysfs::text(disk, "diskseq").and_then(|text| text.parse().ok()),
+            medium: Medium::of(dev),
             uses: uses::of_device(dev),
         })
     }
@@ -125,6 +130,7 @@ impl DeviceFacts {
             dev: DevNo::from_raw(metadata.dev()),
             inode: Some(metadata.ino()),
             diskseq: None,
+            medium: Medium::default(),
             uses: uses::of_file(path),
         })
     }

@@ -188,11 +188,15 @@ fn protect(
         source: prepared.source.clone(),
         name: Some(args.source.display().to_string()),
         state: folder,
+        unnamed: Vec::new(),
         tracker: args.tracker.0,
         pins: ebpf::default_folder(),
         hydrator: hydrator.to_vec(),
         capture: CaptureOptions { suite, ..CaptureOptions::default() },
     };
+    if prepared.is_other_medium {
+        protection.adopt().map_err(|e| Refusal::at(format_args!("source {}", args.source.display()), e))?;
+    }
     let protected = protection.start(api, Workers::per_processor(), entropy, &signer, stop);
     protected.map_err(|e| Refusal::at(format_args!("source {}", args.source.display()), e))
 }
