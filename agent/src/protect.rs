@@ -14,7 +14,7 @@ use crate::tracker::scan::ScanTracker;
 use crate::tracker::{Doubt, Tracker, TrackerError};
 use crate::workers::Workers;
 use sluice_client::AgentApi;
-use sluice_platform::device::{DeviceFacts, DeviceKind, Medium};
+use sluice_platform::device::{DevNo, DeviceFacts, DeviceKind, Medium};
 use sluice_platform::lease::ReadLease;
 use sluice_platform::{DirectFile, lock::LockError, lock::StateLock};
 use sluice_proto::cycle::TrackerKind;
@@ -225,6 +225,9 @@ impl Protection {
 
     fn open(&self, facts: &DeviceFacts, wants_lease: bool) -> Result<DeviceSource, SourceError> {
         let file = DirectFile::open(&self.source).map_err(|e| SourceError::read(e.to_string()))?;
+        if !facts.are_of(file.file()) {
+            return Err(self.exchanged());
+        }
         let rest = match facts.kind {
             DeviceKind::File if wants_lease => ReadLease::on(file.file()).map_or(Rest::Unknown, Rest::Lease),
             DeviceKind::File => Rest::Unknown,
@@ -233,6 +236,14 @@ impl Protection {
         };
         let name = self.name.clone().unwrap_or_else(|| self.source.display().to_string());
         DeviceSource::new(file, name, facts.logical_sector, rest)
+    }
+
+    fn exchanged(&self) -> SourceError {
+        SourceError::read(format!(
+            "{}: it became another disk while it was being opened; start again, and if this comes again name the source by \
+             its link in /dev/disk/by-id",
+            self.source.display()
+        ))
     }
 
     /// The tracker that was asked for, or the best that can be had.
@@ -253,6 +264,8 @@ impl Protection {
         }
         let expect = expect.filter(|epoch| epoch.run != [0; 16]);
         match EbpfTracker::attach(&self.source, &self.pins.join(disk.to_string()), expect, entropy) {
+            // It follows the path by itself, which may lead elsewhere by now.
+            Ok(attached) if !is_of(&attached.tracker, facts) => Err(self.exchanged().into()),
             Ok(attached) => Ok((Box::new(attached.tracker), attached.doubt, None)),
             Err(error) if self.tracker == TrackerChoice::Auto => {
                 scan(format!("{}: tracked by scanning, as ebpf can't be had: {error}{mounted}", facts.name))
@@ -260,6 +273,11 @@ impl Protection {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_of(tracker: &EbpfTracker, facts: &DeviceFacts) -> bool {
+    let (device, disk_seq) = tracker.device();
+    DevNo::from_raw(device) == facts.dev && facts.diskseq.is_none_or(|known| known == disk_seq)
 }
 
 /// The facts of a source, or why it can't be one.

@@ -5,6 +5,7 @@ use crate::journal::identity_in;
 use crate::testing::{Fake, MemDisk, Seeded};
 use sluice_proto::Digest;
 use sluice_proto::keys::HydratorKey;
+use sluice_test_support::devices::Loop;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 
@@ -166,4 +167,49 @@ fn state_is_not_guessed() {
     let unnamed = states.iter().map(|protection| protection.state.clone()).collect();
     let error = start(&Protection { unnamed, ..scene.protection("b", "z") }, "one").expect_err("two");
     assert!(error.to_string().contains("several other names"), "{error}");
+}
+
+/// As udev may do between any two of the agent's looks at it.
+#[test]
+fn a_link_that_changes_while_it_is_followed_is_noticed() {
+    let scene = Scene::new();
+    let link = scene.at("link");
+    let lead = |to: &Path| {
+        drop(fs::remove_file(&link));
+        std::os::unix::fs::symlink(to, &link).expect("a link");
+    };
+    let mut protection = scene.protection("link", "link");
+    lead(&scene.at("a"));
+    let facts = facts_of(&link).expect("a source");
+    protection.open(&facts, false).expect("the same");
+    lead(&scene.at("b"));
+    let error = protection.open(&facts, false).err().expect("another file is read");
+    assert!(error.to_string().contains("became another disk"), "{error}");
+
+    if !sluice_test_support::command::is_root("a_link_that_changes_while_it_is_followed_is_noticed") {
+        return;
+    }
+    let [a, b] = ["a", "b"].map(|name| Loop::over(&scene.at(name), 512));
+    protection.tracker = TrackerChoice::Only(TrackerKind::Ebpf);
+    let disk = DiskId([0xab; 16]);
+    let pins = Pins(protection.pins.join(disk.to_string()));
+    lead(a.path());
+    let facts = facts_of(&link).expect("a source");
+    let attach = || protection.tracker(&facts, disk, None, &*Seeded::new(3)).map(|(tracker, ..)| tracker.kind());
+    assert_eq!(attach().expect("attached"), TrackerKind::Ebpf);
+    protection.open(&facts, false).expect("the same");
+    lead(b.path());
+    protection.open(&facts, false).err().expect("another disk is read");
+    let error = attach().expect_err("another disk is tracked");
+    assert!(error.to_string().contains("became another disk"), "{error}");
+    drop(pins);
+}
+
+/// A disk's pins, taken away when dropped.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        drop(EbpfTracker::detach(&self.0));
+    }
 }

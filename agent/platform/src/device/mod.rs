@@ -135,6 +135,16 @@ impl DeviceFacts {
         })
     }
 
+    /// True where the open file is the very disk that these are the facts of, not one that has its path or number by now.
+    pub fn are_of(&self, file: &File) -> bool {
+        let Ok(metadata) = file.metadata() else { return false };
+        if !metadata.file_type().is_block_device() {
+            return (Some(metadata.ino()), DevNo::from_raw(metadata.dev())) == (self.inode, self.dev);
+        }
+        let same_number = self.inode.is_none() && DevNo::from_raw(metadata.rdev()) == self.dev;
+        same_number && self.diskseq.is_none_or(|known| ioctl::diskseq(file).is_ok_and(|found| found == known))
+    }
+
     /// True where a file system on it is mounted in such a way that it can write. Then a scan sees a moving disk.
     pub fn is_mounted_rw(&self) -> bool {
         self.uses.iter().any(|user| matches!(user, Use::Mounted(mount) if mount.writable))

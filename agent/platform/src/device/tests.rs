@@ -45,6 +45,25 @@ fn facts_of_loop_devices_with_either_sector_size() {
 }
 
 #[test]
+fn facts_are_of_one_disk_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    [&one, &other].into_iter().for_each(|path| fs::write(path, [7; 512]).expect("written"));
+    let open = |path: &Path| File::open(path).expect("opens");
+    let facts = DeviceFacts::of(&one).expect("asked");
+    assert!(facts.are_of(&open(&one)) && !facts.are_of(&open(&other)));
+    if !root("facts of one device") {
+        return;
+    }
+    let [a, b] = [512, 4096].map(|sector| Loop::new(1 << 20, sector));
+    let facts = DeviceFacts::of(a.path()).expect("asked");
+    assert!(facts.are_of(&open(a.path())) && !facts.are_of(&open(b.path())) && !facts.are_of(&open(&one)));
+    // Another under the same name and number.
+    let later = DeviceFacts { diskseq: facts.diskseq.map(|number| number + 1), ..facts };
+    assert!(!later.are_of(&open(a.path())));
+}
+
+#[test]
 fn a_read_only_device_says_so() {
     if root("a read-only device") {
         let device = Loop::read_only(1 << 20);

@@ -229,6 +229,11 @@ impl EbpfTracker {
         })
     }
 
+    /// The tracked device's number as stat(2) has it, and its disk's sequence number.
+    pub fn device(&self) -> (u64, u64) {
+        (self.held.identity.facts.device, self.held.identity.facts.disk_seq)
+    }
+
     /// The programs, by name, for measuring them.
     pub fn programs(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
         let names = pins::programs(&self.held.identity.facts).iter().map(|program| program.name);
