@@ -82,6 +82,8 @@ pub struct DiskAgent {
     committed: Option<(CycleNo, Instant)>,
     /// The cycle that an earlier run of the agent began: what its tracker had counted is gone with it.
     resumed: Option<CycleNo>,
+    /// The source was proven to be at rest when the running cycle was begun.
+    rested: bool,
     /// When the running cycle was begun, or taken up again.
     begun: Instant,
     /// Held from the plan of a delta by the tracker's word to its verdict: other disks' first copies and comparisons give way to
@@ -132,6 +134,7 @@ impl DiskAgent {
             table,
             committed: None,
             resumed,
+            rested: false,
             begun: Instant::now(),
             short: None,
             stop,

@@ -36,6 +36,7 @@ impl DiskAgent {
             .for_each(|count| count.store(0, Ordering::Relaxed));
         (self.begun, self.committed, self.short) = (Instant::now(), None, None);
         self.check_history(&start)?;
+        self.rested = self.capture.source.proven_at_rest();
         let swap = self.tracker.swap()?;
         self.note_run(&swap)?;
         match start.kind {

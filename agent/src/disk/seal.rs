@@ -96,12 +96,15 @@ impl DiskAgent {
         if self.resumed == Some(plan.cycle) {
             return Consistency::Fuzzy;
         }
-        let one_instant = self.capture.source.proven_at_rest()
-            || written.is_some_and(|sectors| match plan.one_instant {
+        let one_instant = match plan.tracker {
+            TrackerKind::Ebpf => written.is_some_and(|sectors| match plan.one_instant {
                 true => !sectors.intersects(bitmap),
                 // A comparison read other sectors too, at other times: nothing at all may have been written.
                 false => sectors.is_empty(),
-            });
+            }),
+            // Where a tracker has seen what was written, nothing outvotes it.
+            TrackerKind::Scan => self.rested && self.capture.source.proven_at_rest(),
+        };
         if one_instant { Consistency::Crash } else { Consistency::Fuzzy }
     }
 

@@ -169,6 +169,8 @@ async fn a_cycle_is_crash_consistent_only_where_it_is_one_instant() {
     world.run().await.unwrap();
     let consistency = |world: &World| world.api.inner.lock().done.last().unwrap().consistency;
     assert_eq!(consistency(&world), Consistency::Crash, "nothing was written");
+    // As a device seems to be that was made read-only under its file system: it does not outvote the tracker.
+    world.disk.set_at_rest(true);
     // Written while it is captured: elsewhere, then in what is captured.
     for (at, expected) in [(5000, Consistency::Crash), (40, Consistency::Fuzzy)] {
         world.disk.write(Extent::new(40, 3), &mut Dice::new(1));
@@ -250,4 +252,24 @@ async fn a_scan_of_a_disk_at_rest_is_crash_consistent() {
     world.run().await.unwrap();
     assert_eq!(world.api.inner.lock().done[0].consistency, Consistency::Crash);
     world.check_equal();
+}
+
+/// A device's flag can be set and cleared at any time.
+#[tokio::test(start_paused = true)]
+async fn a_scan_of_a_disk_that_came_to_rest_or_left_it_is_fuzzy() {
+    for at_rest in [true, false] {
+        let mut world = World::new(&[Initial]);
+        world.scans = true;
+        world.api.inner.lock().busy = None;
+        world.disk.set_at_rest(at_rest);
+        world.disk.set_read_delay(Duration::from_secs(1));
+        let disk = world.disk.clone();
+        let other = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            disk.set_at_rest(!at_rest);
+        };
+        let (result, ()) = tokio::join!(world.run(), other);
+        result.unwrap();
+        assert_eq!(world.api.inner.lock().done[0].consistency, Consistency::Fuzzy, "at rest at first: {at_rest}");
+    }
 }

@@ -160,6 +160,21 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
+/// True where nobody can write to an open block device at this moment, which is asked anew each time.
+///
+/// That it refuses writes is not enough: a file system that is mounted on it, or a device that is built upon it, goes on
+/// writing when that is set under it; and who may write to the disk may write to its partitions. What lies below it (a loop
+/// device's file, the device under a mapped one) is not looked at.
+pub fn refuses_all_writes(file: &File) -> bool {
+    let Ok(metadata) = file.metadata() else { return false };
+    if !metadata.file_type().is_block_device() || !ioctl::read_only(file).unwrap_or(false) {
+        return false;
+    }
+    let dev = DevNo::from_raw(metadata.rdev());
+    let disk_too = !sysfs::is_partition(dev) || sysfs::text(sysfs::disk_of(dev), "ro").is_some_and(|text| text == "1");
+    disk_too && uses::of_device(dev).iter().all(|user| matches!(user, Use::Mounted(mount) if !mount.writable))
+}
+
 /// True where the path is a block device, its links followed.
 pub fn is_block_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())

@@ -71,6 +71,51 @@ fn a_read_only_device_says_so() {
     }
 }
 
+/// Makes a loop device writable again when dropped: the flag stays with its number, for whoever has that next.
+struct Writable<'a>(&'a str);
+
+impl Drop for Writable<'_> {
+    fn drop(&mut self) {
+        run(std::process::Command::new("blockdev").args(["--setrw", self.0]));
+    }
+}
+
+#[test]
+fn a_device_refuses_all_writes_only_while_nobody_can_write() {
+    if !root("devices that are made read-only") {
+        return;
+    }
+    let device = Loop::new(16 << 20, 512);
+    let path = device.path().to_str().expect("a plain path");
+    let _writable = Writable(path);
+    let blockdev = |what: &str, path: &str| run(std::process::Command::new("blockdev").args([what, path]));
+    let refuses = |path: &str| refuses_all_writes(&File::open(path).expect("opens"));
+    assert!(!refuses(path));
+    blockdev("--setro", path);
+    assert!(refuses(path));
+    blockdev("--setrw", path);
+    assert!(!refuses(path), "it is asked anew");
+    {
+        let mount = device.mkfs_and_mount("ext4");
+        blockdev("--setro", path);
+        assert!(!refuses(path), "the file system goes on writing");
+        blockdev("--setrw", path);
+        mount.remount_read_only();
+        blockdev("--setro", path);
+        assert!(refuses(path), "it is mounted read-only too");
+    }
+    blockdev("--setrw", path);
+    run(std::process::Command::new("addpart").args([path, "1", "2048", "8192"]));
+    let partition = format!("{path}p1");
+    blockdev("--setro", &partition);
+    let by_the_disk = refuses(&partition);
+    blockdev("--setro", path);
+    let by_nobody = refuses(&partition);
+    run(std::process::Command::new("delpart").args([path, "1"]));
+    assert!(!by_the_disk && by_nobody, "who may write to the disk may write to its partition");
+    assert!(!refuses("/proc/self/exe"));
+}
+
 #[test]
 fn a_mounted_device_and_its_backing_file_are_in_use() {
     if !root("a mounted device") {
