@@ -1,10 +1,8 @@
 //! `sluice-agent`: the command line.
 
 use crate::config::Config;
-use crate::journal::{FolderRecords, Journal};
-use crate::protect::Protection;
+use crate::protect::{ProtectError, Protection};
 use crate::service;
-use crate::tracker::ebpf::EbpfTracker;
 use clap::{Parser, Subcommand};
 use sluice_client::{ClientFiles, ClientOptions, HttpsClient};
 use sluice_platform::system::OsEntropy;
@@ -65,7 +63,7 @@ enum Command {
         #[arg(long)]
         source: PathBuf,
     },
-    /// Ends a disk's protection: its tracking is taken out of the kernel and its state is removed.
+    /// Ends a disk's protection: its tracking is taken out of the kernel and its state is removed. Stop the agent first.
     #[command(after_help = "Example:\n  sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes")]
     Forget {
         /// The configuration file.
@@ -174,18 +172,20 @@ fn adopt(config: &Config, source: &Path) -> Result<(), Box<dyn Error>> {
 
 fn forget(config: &Config, source: &Path, yes: bool) -> Result<(), Box<dyn Error>> {
     let disk = disk_of(config, source)?;
-    let journal = Journal::open(Box::new(FolderRecords::open(&disk.state)?))?
-        .map_err(|_| format!("{} was never protected from here: nothing to remove", source.display()))?;
-    let pins = disk.pins.join(journal.identity().disk.to_string());
-    if !yes {
-        println!("would remove the tracking in {} and the state in {}", pins.display(), disk.state.display());
-        println!("say --yes to do it; the next protection of this disk begins anew, with a new target");
+    let shown = source.display();
+    if yes {
+        disk.forget().map_err(|error| match error {
+            ProtectError::Lock(error) => format!("{shown} is being protected; stop the agent first: {error}").into(),
+            error => Box::<dyn Error>::from(error),
+        })?;
+        println!("{shown} is no longer protected");
         return Ok(());
     }
-    EbpfTracker::detach(&pins)?;
-    drop(journal);
-    std::fs::remove_dir_all(&disk.state)?;
-    println!("{} is no longer protected", source.display());
+    let (_, pins) = disk.known()?;
+    println!("would remove the tracking in {} and the state in {}", pins.display(), disk.state.display());
+    println!(
+        "stop the agent, then say --yes to do it; the next protection of this disk begins anew, with a new target"
+    );
     Ok(())
 }
 
@@ -200,3 +200,6 @@ async fn end_signal() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ pub use medium::OtherMedium;
 use crate::capture::{Capture, CaptureOptions, Counts};
 use crate::compare::LocalTable;
 use crate::disk::{DiskAgent, DiskError};
-use crate::journal::{FolderRecords, Identity, Journal, JournalError};
+use crate::journal::{FolderRecords, Identity, Journal, JournalError, identity_in};
 use crate::source::{DeviceSource, Rest, Source, SourceError};
 use crate::tracker::ebpf::EbpfTracker;
 use crate::tracker::scan::ScanTracker;
@@ -169,6 +169,28 @@ impl Protection {
         let (key, envelope) = self.next_key(&journal, entropy, signer)?;
         journal.rotate(&key, envelope)?;
         Ok(journal.identity().generation)
+    }
+
+    /// The disk as its state knows it, which is only looked at, and where its tracking is pinned.
+    ///
+    /// # Errors
+    /// State that can't be read; a disk that was never protected from here.
+    pub fn known(&self) -> Result<(DiskId, PathBuf), ProtectError> {
+        let disk = identity_in(&self.state)?.ok_or_else(|| self.never_protected())?.disk;
+        Ok((disk, self.pins.join(disk.to_string())))
+    }
+
+    /// Ends the disk's protection: its tracking is taken out of the kernel and its state is removed. No agent may be running
+    /// for it.
+    ///
+    /// # Errors
+    /// [`ProtectError`]; a disk that was never protected from here.
+    pub fn forget(&self) -> Result<(), ProtectError> {
+        self.known()?;
+        let _lock = StateLock::take(&self.state)?;
+        EbpfTracker::detach(&self.known()?.1)?;
+        std::fs::remove_dir_all(&self.state)
+            .map_err(|e| JournalError(format!("removing {}: {e}", self.state.display())).into())
     }
 
     /// The disk's journal: the one that is there, in the size that the source has grown to, or a new disk's.
