@@ -14,7 +14,7 @@ use crate::tracker::scan::ScanTracker;
 use crate::tracker::{Doubt, Tracker, TrackerError};
 use crate::workers::Workers;
 use sluice_client::AgentApi;
-use sluice_platform::device::{DevNo, DeviceFacts, DeviceKind, Medium};
+use sluice_platform::device::{DevNo, DeviceFacts, DeviceKind, Medium, same_storage};
 use sluice_platform::lease::ReadLease;
 use sluice_platform::{DirectFile, lock::LockError, lock::StateLock};
 use sluice_proto::cycle::TrackerKind;
@@ -95,8 +95,8 @@ pub struct Protected {
     pub size: ByteCount,
     /// The tracker that was chosen.
     pub tracker: TrackerKind,
-    /// What the choice of the tracker means for the operator, where it means something.
-    pub remark: Option<String>,
+    /// What the operator is to know of the tracker that was chosen, and of where the state is.
+    pub remarks: Vec<String>,
     /// What it does, while it does it.
     pub counts: Arc<Counts>,
     /// Held as long as the agent runs.
@@ -144,8 +144,13 @@ impl Protection {
             TrackerKind::Ebpf => None,
         };
         let size = source.size();
-        let agent = DiskAgent::new(capture, tracker, doubt, journal, table, stop)?;
-        Ok(Protected { agent, disk, size, tracker: kind, remark, counts, lock })
+        let mut agent = DiskAgent::new(capture, tracker, doubt, journal, table, stop)?;
+        let mut remarks = Vec::from_iter(remark);
+        if self.keeps_state_on_source() {
+            agent.state_on_source = Some(self.state.clone());
+            remarks.push(format!("{}: {}", self.source.display(), crate::disk::own_state(&self.state)));
+        }
+        Ok(Protected { agent, disk, size, tracker: kind, remarks, counts, lock })
     }
 
     /// The lock on the disk's state, for this medium. Nothing else is written before it is known to be the right one.
@@ -258,6 +263,12 @@ impl Protection {
         };
         let name = self.name.clone().unwrap_or_else(|| self.source.display().to_string());
         DeviceSource::new(file, name, facts.logical_sector, rest)
+    }
+
+    /// True where what the agent writes to its state is a write to the disk that it protects.
+    fn keeps_state_on_source(&self) -> bool {
+        // Where it can't be told there is nothing to warn of.
+        same_storage(&self.source, &self.state).is_ok_and(|shared| shared.is_some())
     }
 
     fn exchanged(&self) -> SourceError {

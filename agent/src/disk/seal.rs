@@ -1,6 +1,6 @@
 //! Closing a cycle: what can be said of its instant, its digests, its manifest.
 
-use super::DiskAgent;
+use super::{DiskAgent, own_state};
 use crate::capture::CaptureError;
 use crate::compare;
 use crate::journal::{JournalError, Plan, Stored};
@@ -109,12 +109,17 @@ impl DiskAgent {
     }
 
     fn not_at_rest(&self) -> SourceError {
+        let own = self
+            .state_on_source
+            .as_ref()
+            .map(|folder| format!(". What writes to it is this agent too: {}", own_state(folder)));
         SourceError {
             reason: FailReason::SourceNotAtRest,
             detail: format!(
                 "{}: it was written during the final cycle, or its tracking was interrupted; stop what writes to it \
-                 (unmount its file systems, shut the machine's services down) and order the final cycle again",
-                self.capture.source.name()
+                 (unmount its file systems, shut the machine's services down) and order the final cycle again{}",
+                self.capture.source.name(),
+                own.unwrap_or_default()
             ),
         }
     }

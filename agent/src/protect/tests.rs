@@ -6,6 +6,7 @@ use crate::testing::{Fake, MemDisk, Seeded};
 use sluice_proto::Digest;
 use sluice_proto::keys::HydratorKey;
 use sluice_test_support::devices::Loop;
+use sluice_test_support::mounts::{FileSystem, Mount};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 
@@ -51,13 +52,16 @@ fn medium(serial: &str) -> Medium {
 /// Starts it on its source, whose medium has this serial number.
 fn start(protection: &Protection, serial: &str) -> Result<DiskId, ProtectError> {
     let facts = DeviceFacts { medium: medium(serial), ..facts_of(&protection.source).expect("a source") };
+    start_all(protection, &facts).map(|protected| protected.disk)
+}
+
+fn start_all(protection: &Protection, facts: &DeviceFacts) -> Result<Protected, ProtectError> {
     let (api, stop) = Fake::new(&MemDisk::new(512), &[]);
     let signer = SigningKey::from_seed(&[7; 32]);
     // Another for each state, so that no two disks get one name.
     let seed =
         Digest::of(protection.state.as_os_str().as_encoded_bytes()).0.into_iter().fold(0, |n, b| n << 1 ^ u64::from(b));
-    let started = protection.start_on(&facts, api, Workers::inline(), Seeded::new(seed), &signer, stop);
-    started.map(|protected| protected.disk)
+    protection.start_on(facts, api, Workers::inline(), Seeded::new(seed), &signer, stop)
 }
 
 /// All files below a folder, and what they hold.
@@ -203,6 +207,24 @@ fn a_link_that_changes_while_it_is_followed_is_noticed() {
     let error = attach().expect_err("another disk is tracked");
     assert!(error.to_string().contains("became another disk"), "{error}");
     drop(pins);
+}
+
+#[test]
+fn state_on_the_disk_that_is_protected_is_told() {
+    let test = "state_on_the_disk_that_is_protected_is_told";
+    if !sluice_test_support::command::is_root(test) {
+        return;
+    }
+    let scene = Scene::new();
+    let disk = Loop::new(scene.folder.path(), "disk", 32 << 20, 4096);
+    let state = Mount::format(disk.path(), FileSystem::Ext4);
+    for (state, expected) in [(state.path().join("deep/state"), true), (scene.at("states/elsewhere"), false)] {
+        let protection = Protection { source: disk.path().to_owned(), state, ..scene.protection("a", "") };
+        let remarks = start_all(&protection, &facts_of(disk.path()).expect("a source")).expect("protected").remarks;
+        let told = remarks.iter().any(|remark| remark.contains("keeps its state on the disk that it protects"));
+        assert_eq!(told, expected, "{remarks:?}");
+    }
+    assert!(!scene.protection("a", "a").keeps_state_on_source(), "a file holds no folder");
 }
 
 /// A disk's pins, taken away when dropped.

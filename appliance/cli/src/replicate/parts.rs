@@ -74,10 +74,8 @@ pub async fn assemble(args: &Args, prepared: Prepared, policy: PolicyView) -> Re
     let permits = if args.follow { u64::MAX } else { 1 };
     let (turnstile, events) = Turnstile::new(LocalAgent::new(service.clone(), name()?), permits);
     let protected = protect(args, &prepared, key.public(), plain, turnstile.clone(), stopped.clone())?;
-    let Protected { agent, disk, size, tracker, remark, counts, lock } = protected;
-    if let Some(remark) = remark {
-        progress::say(remark);
-    }
+    let Protected { agent, disk, size, tracker, remarks, counts, lock } = protected;
+    remarks.iter().for_each(progress::say);
     turnstile.watch_counts(counts.clone());
     let (environment, progress) = environment(&prepared, store, key, plain)?;
     let hydrator = Hydrator::new(environment, Arc::new(LocalHydrator::new(service.clone(), name()?)));
