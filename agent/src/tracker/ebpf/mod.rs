@@ -54,8 +54,11 @@
 //! # What it cannot see
 //!
 //! Writes past the block layer: DAX (refused), a loop device's file written directly, a disk's other paths (multipath's
-//! other legs, another machine). SG_IO and NVMe passthrough commands that carry data to the disk are seen and doubted;
-//! NVMe passthrough commands without data to the disk (a hand-made Write Zeroes) are not told from reads.
+//! other legs, another machine). SG_IO and NVMe passthrough commands that carry data to the disk are seen and doubted where
+//! the disk that is tracked takes requests itself. On a disk that hands its work to others below it they are neither marked
+//! nor doubted, as they go to one of those past it: device mapper's multipath, the head of a native NVMe multipath disk,
+//! and what else is stacked. NVMe passthrough commands without data to the disk (a hand-made Write Zeroes) are not told from
+//! reads.
 
 mod available;
 mod device;
