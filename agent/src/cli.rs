@@ -1,10 +1,8 @@
 //! `sluice-agent`: the command line.
 
 use crate::config::Config;
-use crate::journal::{FolderRecords, Journal};
-use crate::protect::Protection;
+use crate::protect::{ProtectError, Protection};
 use crate::service;
-use crate::tracker::ebpf::EbpfTracker;
 use clap::{Parser, Subcommand};
 use sluice_client::{ClientFiles, ClientOptions, HttpsClient};
 use sluice_platform::system::OsEntropy;
@@ -20,6 +18,7 @@ const AFTER: &str = "\
 Examples:
   sluice-agent run --config /etc/sluice/agent.toml
   sluice-agent rotate-key --config /etc/sluice/agent.toml --source /dev/vdb
+  sluice-agent adopt --config /etc/sluice/agent.toml --source /dev/vdb
   sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes
 
 Exit codes:
@@ -54,7 +53,18 @@ enum Command {
         #[arg(long)]
         source: PathBuf,
     },
-    /// Ends a disk's protection: its tracking is taken out of the kernel and its state is removed.
+    /// Takes the medium that a source is now for the protected one, though it is another: the next cycle compares it with the
+    /// target, which becomes its copy. Where only the names of disks have changed, correct the source in the configuration.
+    #[command(after_help = "Example:\n  sluice-agent adopt --config /etc/sluice/agent.toml --source /dev/vdb")]
+    Adopt {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE.toml")]
+        config: PathBuf,
+        /// The disk's source, as the configuration has it.
+        #[arg(long)]
+        source: PathBuf,
+    },
+    /// Ends a disk's protection: its tracking is taken out of the kernel and its state is removed. Stop the agent first.
     #[command(after_help = "Example:\n  sluice-agent forget --config /etc/sluice/agent.toml --source /dev/vdb --yes")]
     Forget {
         /// The configuration file.
@@ -86,6 +96,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let (Command::Run { config: path }
     | Command::RotateKey { config: path, .. }
+    | Command::Adopt { config: path, .. }
     | Command::Forget { config: path, .. }) = &cli.command;
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -101,6 +112,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             run(&config)
         }
         Command::RotateKey { source, .. } => rotate_key(&config, &source),
+        Command::Adopt { source, .. } => adopt(&config, &source),
         Command::Forget { source, yes, .. } => forget(&config, &source, yes),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -149,20 +161,33 @@ fn rotate_key(config: &Config, source: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn adopt(config: &Config, source: &Path) -> Result<(), Box<dyn Error>> {
+    let shown = source.display();
+    match disk_of(config, source)?.adopt()? {
+        Some((known, found)) => {
+            println!("{shown}: it was {known}, and is {found} from now on; the next cycle compares")
+        }
+        None => println!("{shown}: it is no other medium than the one that is known; nothing was changed"),
+    }
+    Ok(())
+}
+
 fn forget(config: &Config, source: &Path, yes: bool) -> Result<(), Box<dyn Error>> {
     let disk = disk_of(config, source)?;
-    let journal = Journal::open(Box::new(FolderRecords::open(&disk.state)?))?
-        .map_err(|_| format!("{} was never protected from here: nothing to remove", source.display()))?;
-    let pins = disk.pins.join(journal.identity().disk.to_string());
-    if !yes {
-        println!("would remove the tracking in {} and the state in {}", pins.display(), disk.state.display());
-        println!("say --yes to do it; the next protection of this disk begins anew, with a new target");
+    let shown = source.display();
+    if yes {
+        disk.forget().map_err(|error| match error {
+            ProtectError::Lock(error) => format!("{shown} is being protected; stop the agent first: {error}").into(),
+            error => Box::<dyn Error>::from(error),
+        })?;
+        println!("{shown} is no longer protected");
         return Ok(());
     }
-    EbpfTracker::detach(&pins)?;
-    drop(journal);
-    std::fs::remove_dir_all(&disk.state)?;
-    println!("{} is no longer protected", source.display());
+    let (_, pins) = disk.known()?;
+    println!("would remove the tracking in {} and the state in {}", pins.display(), disk.state.display());
+    println!(
+        "stop the agent, then say --yes to do it; the next protection of this disk begins anew, with a new target"
+    );
     Ok(())
 }
 
@@ -177,3 +202,6 @@ async fn end_signal() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,15 +123,30 @@ impl Config {
         let (disks, whole) = (self.disks.len().max(1), CaptureOptions::default());
         let uploads = (self.appliance.connections.clamp(1, 16) / disks).max(1);
         let buffers = (whole.buffers / disks).max(2);
+        let unnamed = self.unnamed_states();
         self.disks.iter().map(move |disk| Protection {
             source: disk.source.clone(),
             name: disk.name.clone(),
-            state: self.state.join("disks").join(folder_name(&disk.source)),
+            state: self.state_of(disk),
+            unnamed: unnamed.clone(),
             tracker: disk.tracker,
             pins: self.pins.clone(),
             hydrator: self.hydrator_key.clone(),
             capture: CaptureOptions { level: self.level, uploads, buffers, ..CaptureOptions::default() },
         })
+    }
+
+    fn state_of(&self, disk: &Disk) -> PathBuf {
+        self.state.join("disks").join(folder_name(&disk.source))
+    }
+
+    /// The state folders of sources that the configuration does not name, or no more under the name that they had.
+    fn unnamed_states(&self) -> Vec<PathBuf> {
+        let named: Vec<PathBuf> = self.disks.iter().map(|disk| self.state_of(disk)).collect();
+        let found = std::fs::read_dir(self.state.join("disks")).into_iter().flatten().flatten();
+        let mut found: Vec<PathBuf> = found.map(|entry| entry.path()).filter(|path| !named.contains(path)).collect();
+        found.sort();
+        found
     }
 }
 
@@ -179,6 +194,18 @@ tracker = "scan"
         assert_eq!(disks[0].tracker, TrackerChoice::Auto);
         assert_eq!(disks[1].tracker, TrackerChoice::Only(TrackerKind::Scan));
         assert_ne!(disks[0].state, disks[1].state);
+    }
+
+    #[test]
+    fn states_of_sources_that_are_named_no_more_are_found() {
+        let mut config: Config = toml::from_str(GOOD).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        config.state = dir.path().to_owned();
+        assert!(config.protections().all(|disk| disk.unnamed.is_empty()), "nothing is there yet");
+        let [named, former] =
+            ["/dev/vda", "/dev/sda"].map(|path| dir.path().join("disks").join(folder_name(path.as_ref())));
+        [&named, &former].into_iter().for_each(|folder| std::fs::create_dir_all(folder).unwrap());
+        assert!(config.protections().all(|disk| disk.unnamed == [former.clone()]));
     }
 
     #[test]

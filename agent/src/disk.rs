@@ -17,6 +17,7 @@ use sluice_platform::Short;
 use sluice_proto::cycle::TrackerKind;
 use sluice_proto::wire::{ErrorCode, NextRequest, RegisterRequest};
 use sluice_proto::{CycleNo, DiskId};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -78,10 +79,14 @@ pub struct DiskAgent {
     pub(crate) tracker: Box<dyn Tracker>,
     pub(crate) journal: Journal,
     pub(crate) table: Option<LocalTable>,
+    /// The folder of this agent's state where it lies on the source: what is written there is written to the source.
+    pub(crate) state_on_source: Option<PathBuf>,
     /// The cycle that has been committed or given up and awaits its verdict, and since when.
     committed: Option<(CycleNo, Instant)>,
     /// The cycle that an earlier run of the agent began: what its tracker had counted is gone with it.
     resumed: Option<CycleNo>,
+    /// The source was proven to be at rest when the running cycle was begun.
+    rested: bool,
     /// When the running cycle was begun, or taken up again.
     begun: Instant,
     /// Held from the plan of a delta by the tracker's word to its verdict: other disks' first copies and comparisons give way to
@@ -130,8 +135,10 @@ impl DiskAgent {
             tracker,
             journal,
             table,
+            state_on_source: None,
             committed: None,
             resumed,
+            rested: false,
             begun: Instant::now(),
             short: None,
             stop,
@@ -268,6 +275,16 @@ fn is_forgotten(error: &CaptureError) -> bool {
 /// True where the same may succeed later, or where the next order tells what has become of the cycle.
 fn goes_on(error: &ApiError) -> bool {
     error.may_pass() || matches!(error.code(), Some(ErrorCode::WrongState | ErrorCode::NotStored))
+}
+
+/// What is to be known of state that lies on the source.
+pub(crate) fn own_state(folder: &Path) -> String {
+    format!(
+        "the agent keeps its state on the disk that it protects, in {}: what it writes there is shipped with each cycle, and a \
+         final cycle under ebpf always fails. Stop the agent, move its state to another disk, a USB stick or a tmpfs, and name \
+         that as the state folder",
+        folder.display()
+    )
 }
 
 fn size_changed(name: &str, was: u64, is: u64) -> String {

@@ -8,7 +8,7 @@ mod record;
 mod records;
 mod stored;
 
-pub use folder::FolderRecords;
+pub use folder::{FolderRecords, identity_in};
 use record::Secret;
 pub use record::{Identity, Noted, Plan};
 pub use records::{EachEntry, Records};

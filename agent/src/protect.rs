@@ -1,16 +1,20 @@
 //! Putting a disk under protection: source, tracker, journal and keys, made ready for [`DiskAgent`].
 
+mod medium;
+
+pub use medium::OtherMedium;
+
 use crate::capture::{Capture, CaptureOptions, Counts};
 use crate::compare::LocalTable;
 use crate::disk::{DiskAgent, DiskError};
-use crate::journal::{FolderRecords, Identity, Journal, JournalError};
+use crate::journal::{FolderRecords, Identity, Journal, JournalError, identity_in};
 use crate::source::{DeviceSource, Rest, Source, SourceError};
 use crate::tracker::ebpf::EbpfTracker;
 use crate::tracker::scan::ScanTracker;
 use crate::tracker::{Doubt, Tracker, TrackerError};
 use crate::workers::Workers;
 use sluice_client::AgentApi;
-use sluice_platform::device::{DeviceFacts, DeviceKind};
+use sluice_platform::device::{DevNo, DeviceFacts, DeviceKind, Medium, same_storage};
 use sluice_platform::lease::ReadLease;
 use sluice_platform::{DirectFile, lock::LockError, lock::StateLock};
 use sluice_proto::cycle::TrackerKind;
@@ -40,6 +44,8 @@ pub struct Protection {
     pub name: Option<String>,
     /// The folder for the journal.
     pub state: PathBuf,
+    /// Folders like it that are no configured source's: where the disk's journal is if it was protected under another name.
+    pub unnamed: Vec<PathBuf>,
     /// Which tracker.
     pub tracker: TrackerChoice,
     /// The folder on a BPF file system under which trackers are pinned.
@@ -62,6 +68,9 @@ pub enum ProtectError {
     /// The state can't be kept.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The source is another medium than the one that is protected; nothing was written.
+    #[error(transparent)]
+    Medium(#[from] Box<OtherMedium>),
     /// Another agent protects it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -86,8 +95,8 @@ pub struct Protected {
     pub size: ByteCount,
     /// The tracker that was chosen.
     pub tracker: TrackerKind,
-    /// What the choice of the tracker means for the operator, where it means something.
-    pub remark: Option<String>,
+    /// What the operator is to know of the tracker that was chosen, and of where the state is.
+    pub remarks: Vec<String>,
     /// What it does, while it does it.
     pub counts: Arc<Counts>,
     /// Held as long as the agent runs.
@@ -107,14 +116,24 @@ impl Protection {
         signer: &SigningKey,
         stop: watch::Receiver<bool>,
     ) -> Result<Protected, ProtectError> {
-        let facts = facts_of(&self.source)?;
-        sluice_platform::durable::create_folder(&self.state).map_err(|e| JournalError(e.to_string()))?;
-        let lock = StateLock::take(&self.state)?;
-        let journal = self.journal(&facts, &*entropy, signer)?;
+        self.start_on(&facts_of(&self.source)?, api, workers, entropy, signer, stop)
+    }
+
+    fn start_on(
+        &self,
+        facts: &DeviceFacts,
+        api: Arc<dyn AgentApi>,
+        workers: Workers,
+        entropy: Arc<dyn Entropy>,
+        signer: &SigningKey,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Protected, ProtectError> {
+        let lock = self.lock(&facts.medium)?;
+        let journal = self.journal(facts, &*entropy, signer)?;
         let (disk, expect) = (journal.identity().disk, journal.identity().epoch);
         let wants_lease = self.tracker == TrackerChoice::Only(TrackerKind::Scan) || facts.kind == DeviceKind::File;
-        let (tracker, doubt, remark) = self.tracker(&facts, disk, expect, &*entropy)?;
-        let source: Arc<dyn Source> = Arc::new(self.open(&facts, wants_lease)?);
+        let (tracker, doubt, remark) = self.tracker(facts, disk, expect, &*entropy)?;
+        let source: Arc<dyn Source> = Arc::new(self.open(facts, wants_lease)?);
         let capture = Capture::new(source.clone(), api, workers, entropy, self.capture.clone());
         let (counts, kind) = (capture.counts.clone(), tracker.kind());
         let table = match kind {
@@ -125,8 +144,22 @@ impl Protection {
             TrackerKind::Ebpf => None,
         };
         let size = source.size();
-        let agent = DiskAgent::new(capture, tracker, doubt, journal, table, stop)?;
-        Ok(Protected { agent, disk, size, tracker: kind, remark, counts, lock })
+        let mut agent = DiskAgent::new(capture, tracker, doubt, journal, table, stop)?;
+        let mut remarks = Vec::from_iter(remark);
+        if self.keeps_state_on_source() {
+            agent.state_on_source = Some(self.state.clone());
+            remarks.push(format!("{}: {}", self.source.display(), crate::disk::own_state(&self.state)));
+        }
+        Ok(Protected { agent, disk, size, tracker: kind, remarks, counts, lock })
+    }
+
+    /// The lock on the disk's state, for this medium. Nothing else is written before it is known to be the right one.
+    fn lock(&self, medium: &Medium) -> Result<StateLock, ProtectError> {
+        self.bring_state(medium)?;
+        sluice_platform::durable::create_folder(&self.state).map_err(|e| JournalError(e.to_string()))?;
+        let lock = StateLock::take(&self.state)?;
+        self.check_medium(medium)?;
+        Ok(lock)
     }
 
     /// Begins a new generation of the disk, under a new data key. No agent may be running for it.
@@ -136,11 +169,33 @@ impl Protection {
     pub fn rotate_key(&self, entropy: &dyn Entropy, signer: &SigningKey) -> Result<Generation, ProtectError> {
         let _lock = StateLock::take(&self.state)?;
         let Ok(mut journal) = Journal::open(Box::new(FolderRecords::open(&self.state)?))? else {
-            return Err(JournalError(format!("{} was never protected from here", self.source.display())).into());
+            return Err(self.never_protected().into());
         };
         let (key, envelope) = self.next_key(&journal, entropy, signer)?;
         journal.rotate(&key, envelope)?;
         Ok(journal.identity().generation)
+    }
+
+    /// The disk as its state knows it, which is only looked at, and where its tracking is pinned.
+    ///
+    /// # Errors
+    /// State that can't be read; a disk that was never protected from here.
+    pub fn known(&self) -> Result<(DiskId, PathBuf), ProtectError> {
+        let disk = identity_in(&self.state)?.ok_or_else(|| self.never_protected())?.disk;
+        Ok((disk, self.pins.join(disk.to_string())))
+    }
+
+    /// Ends the disk's protection: its tracking is taken out of the kernel and its state is removed. No agent may be running
+    /// for it.
+    ///
+    /// # Errors
+    /// [`ProtectError`]; a disk that was never protected from here.
+    pub fn forget(&self) -> Result<(), ProtectError> {
+        self.known()?;
+        let _lock = StateLock::take(&self.state)?;
+        EbpfTracker::detach(&self.known()?.1)?;
+        std::fs::remove_dir_all(&self.state)
+            .map_err(|e| JournalError(format!("removing {}: {e}", self.state.display())).into())
     }
 
     /// The disk's journal: the one that is there, in the size that the source has grown to, or a new disk's.
@@ -157,13 +212,15 @@ impl Protection {
                     let (key, envelope) = self.next_key(&journal, entropy, signer)?;
                     journal.grow(facts.size, &key, envelope)?;
                 }
+                journal.update(|identity| identity.medium.learn(&facts.medium))?;
                 Ok(journal)
             }
             Err(records) => {
                 let mut id = [0; 16];
                 entropy.fill(&mut id);
                 let (key, envelope) = self.new_key(DiskId(id), Generation(1), entropy, signer)?;
-                Ok(Journal::create(records, Identity::new(DiskId(id), facts.size, &key, envelope))?)
+                let identity = Identity::new(DiskId(id), facts.size, &key, envelope);
+                Ok(Journal::create(records, Identity { medium: facts.medium.clone(), ..identity })?)
             }
         }
     }
@@ -195,6 +252,9 @@ impl Protection {
 
     fn open(&self, facts: &DeviceFacts, wants_lease: bool) -> Result<DeviceSource, SourceError> {
         let file = DirectFile::open(&self.source).map_err(|e| SourceError::read(e.to_string()))?;
+        if !facts.are_of(file.file()) {
+            return Err(self.exchanged());
+        }
         let rest = match facts.kind {
             DeviceKind::File if wants_lease => ReadLease::on(file.file()).map_or(Rest::Unknown, Rest::Lease),
             DeviceKind::File => Rest::Unknown,
@@ -203,6 +263,20 @@ impl Protection {
         };
         let name = self.name.clone().unwrap_or_else(|| self.source.display().to_string());
         DeviceSource::new(file, name, facts.logical_sector, rest)
+    }
+
+    /// True where what the agent writes to its state is a write to the disk that it protects.
+    fn keeps_state_on_source(&self) -> bool {
+        // Where it can't be told there is nothing to warn of.
+        same_storage(&self.source, &self.state).is_ok_and(|shared| shared.is_some())
+    }
+
+    fn exchanged(&self) -> SourceError {
+        SourceError::read(format!(
+            "{}: it became another disk while it was being opened; start again, and if this comes again name the source by \
+             its link in /dev/disk/by-id",
+            self.source.display()
+        ))
     }
 
     /// The tracker that was asked for, or the best that can be had.
@@ -223,6 +297,8 @@ impl Protection {
         }
         let expect = expect.filter(|epoch| epoch.run != [0; 16]);
         match EbpfTracker::attach(&self.source, &self.pins.join(disk.to_string()), expect, entropy) {
+            // It follows the path by itself, which may lead elsewhere by now.
+            Ok(attached) if !is_of(&attached.tracker, facts) => Err(self.exchanged().into()),
             Ok(attached) => Ok((Box::new(attached.tracker), attached.doubt, None)),
             Err(error) if self.tracker == TrackerChoice::Auto => {
                 scan(format!("{}: tracked by scanning, as ebpf can't be had: {error}{mounted}", facts.name))
@@ -230,6 +306,11 @@ impl Protection {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_of(tracker: &EbpfTracker, facts: &DeviceFacts) -> bool {
+    let (device, disk_seq) = tracker.device();
+    DevNo::from_raw(device) == facts.dev && facts.diskseq.is_none_or(|known| known == disk_seq)
 }
 
 /// The facts of a source, or why it can't be one.
@@ -244,3 +325,6 @@ fn facts_of(path: &Path) -> Result<DeviceFacts, SourceError> {
     }
     Ok(facts)
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,7 +164,7 @@ impl Machine {
         let (one, this, stop) = (disk.clone(), self.clone(), stop.clone());
         let start = move || one.start(this.api, this.workers, Arc::new(OsEntropy::new()), &this.signer, stop);
         let protected = self.opening.open(start).await?;
-        if let Some(remark) = &protected.remark {
+        for remark in &protected.remarks {
             tracing::warn!("{remark}");
         }
         tracing::info!(source = %disk.source.display(), disk = %protected.disk, tracker = %protected.tracker, "protected");

@@ -50,7 +50,8 @@ pub trait Source: Send + Sync {
     /// where nothing but zeros follows. A source that can't tell answers with everything from `offset`.
     async fn next_data(&self, offset: u64) -> Result<Option<std::ops::Range<u64>>, SourceError>;
 
-    /// True while it is proven that nobody can have written since the source was opened: a read-only device, or a file
-    /// under a lease that nobody broke.
+    /// True where nobody can write at this moment: to a device that is read-only and was when it was opened, or to a file under
+    /// a lease that nobody broke. Who relies on it for a time asks at its beginning and at its end. A device that was made
+    /// writable between the two and read-only again is not noticed.
     fn proven_at_rest(&self) -> bool;
 }

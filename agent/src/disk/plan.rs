@@ -4,7 +4,7 @@ use super::DiskAgent;
 use crate::capture::CaptureError;
 use crate::compare::{self, Adopting, Base, RemoteReference};
 use crate::journal::Plan;
-use crate::tracker::Swap;
+use crate::tracker::{Doubt, Swap};
 use sluice_proto::cycle::{CycleKind, FailReason, TrackerKind};
 use sluice_proto::wire::{OpenRequest, Start};
 use sluice_proto::{Digest, SectorBitmap};
@@ -36,7 +36,9 @@ impl DiskAgent {
             .for_each(|count| count.store(0, Ordering::Relaxed));
         (self.begun, self.committed, self.short) = (Instant::now(), None, None);
         self.check_history(&start)?;
+        self.rested = self.capture.source.proven_at_rest();
         let swap = self.tracker.swap()?;
+        self.note_run(&swap)?;
         match start.kind {
             CycleKind::Initial => self.plan_all(start),
             _ if self.must_compare(&start, &swap) => self.plan_differences(start, swap).await,
@@ -63,6 +65,21 @@ impl DiskAgent {
         );
         tracing::warn!(disk = %self.id(), "{doubt}; source and target will be compared");
         Ok(self.journal.update(|identity| identity.doubt = Some(doubt))?)
+    }
+
+    /// A swap that finds tracking interrupted may have begun another run of it, of which nothing is to be believed that
+    /// came before: the run's name is noted with the doubt, never without.
+    fn note_run(&mut self, swap: &Swap) -> Result<(), CaptureError> {
+        let epoch = Some(self.tracker.epoch());
+        if self.journal.identity().epoch == epoch {
+            return Ok(());
+        }
+        let doubt = swap.doubt.clone().unwrap_or(Doubt::OtherEpoch).to_string();
+        tracing::warn!(disk = %self.id(), "{doubt}; it began anew, and source and target will be compared");
+        Ok(self.journal.update(|identity| {
+            identity.epoch = epoch;
+            identity.doubt = identity.doubt.take().or(Some(doubt));
+        })?)
     }
 
     /// True where the tracker's word does not suffice.

@@ -1,6 +1,6 @@
 //! Closing a cycle: what can be said of its instant, its digests, its manifest.
 
-use super::DiskAgent;
+use super::{DiskAgent, own_state};
 use crate::capture::CaptureError;
 use crate::compare;
 use crate::journal::{JournalError, Plan, Stored};
@@ -96,22 +96,30 @@ impl DiskAgent {
         if self.resumed == Some(plan.cycle) {
             return Consistency::Fuzzy;
         }
-        let one_instant = self.capture.source.proven_at_rest()
-            || written.is_some_and(|sectors| match plan.one_instant {
+        let one_instant = match plan.tracker {
+            TrackerKind::Ebpf => written.is_some_and(|sectors| match plan.one_instant {
                 true => !sectors.intersects(bitmap),
                 // A comparison read other sectors too, at other times: nothing at all may have been written.
                 false => sectors.is_empty(),
-            });
+            }),
+            // Where a tracker has seen what was written, nothing outvotes it.
+            TrackerKind::Scan => self.rested && self.capture.source.proven_at_rest(),
+        };
         if one_instant { Consistency::Crash } else { Consistency::Fuzzy }
     }
 
     fn not_at_rest(&self) -> SourceError {
+        let own = self
+            .state_on_source
+            .as_ref()
+            .map(|folder| format!(". What writes to it is this agent too: {}", own_state(folder)));
         SourceError {
             reason: FailReason::SourceNotAtRest,
             detail: format!(
                 "{}: it was written during the final cycle, or its tracking was interrupted; stop what writes to it \
-                 (unmount its file systems, shut the machine's services down) and order the final cycle again",
-                self.capture.source.name()
+                 (unmount its file systems, shut the machine's services down) and order the final cycle again{}",
+                self.capture.source.name(),
+                own.unwrap_or_default()
             ),
         }
     }

@@ -169,6 +169,8 @@ async fn a_cycle_is_crash_consistent_only_where_it_is_one_instant() {
     world.run().await.unwrap();
     let consistency = |world: &World| world.api.inner.lock().done.last().unwrap().consistency;
     assert_eq!(consistency(&world), Consistency::Crash, "nothing was written");
+    // As a device seems to be that was made read-only under its file system: it does not outvote the tracker.
+    world.disk.set_at_rest(true);
     // Written while it is captured: elsewhere, then in what is captured.
     for (at, expected) in [(5000, Consistency::Crash), (40, Consistency::Fuzzy)] {
         world.disk.write(Extent::new(40, 3), &mut Dice::new(1));
@@ -211,7 +213,7 @@ async fn a_final_cycle_needs_a_disk_at_rest() {
     let failed: Vec<_> = failed.collect();
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert_eq!(failed[0].0, FailReason::SourceNotAtRest);
-    assert!(failed[0].1.contains("unmount"), "{}", failed[0].1);
+    assert!(failed[0].1.contains("unmount") && !failed[0].1.contains("this agent"), "{}", failed[0].1);
     drop(inner);
     assert_eq!(world.kinds(), [Initial, Final], "ordered again, it succeeds");
     world.check_equal();
@@ -250,4 +252,57 @@ async fn a_scan_of_a_disk_at_rest_is_crash_consistent() {
     world.run().await.unwrap();
     assert_eq!(world.api.inner.lock().done[0].consistency, Consistency::Crash);
     world.check_equal();
+}
+
+/// A device's flag can be set and cleared at any time.
+#[tokio::test(start_paused = true)]
+async fn a_scan_of_a_disk_that_came_to_rest_or_left_it_is_fuzzy() {
+    for at_rest in [true, false] {
+        let mut world = World::new(&[Initial]);
+        world.scans = true;
+        world.api.inner.lock().busy = None;
+        world.disk.set_at_rest(at_rest);
+        world.disk.set_read_delay(Duration::from_secs(1));
+        let disk = world.disk.clone();
+        let other = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            disk.set_at_rest(!at_rest);
+        };
+        let (result, ()) = tokio::join!(world.run(), other);
+        result.unwrap();
+        assert_eq!(world.api.inner.lock().done[0].consistency, Consistency::Fuzzy, "at rest at first: {at_rest}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_cycle_that_the_agent_itself_disturbs_says_so() {
+    let mut world = World::new(&[Initial, Final]);
+    // The disk is written all the time, as the agent writes to its state.
+    let mut agent = world.agent(None).unwrap();
+    agent.state_on_source = Some("/var/lib/sluice".into());
+    let disk = world.disk.clone();
+    let api = world.api.clone();
+    let writer = async {
+        let failed = || {
+            api.inner.lock().verdicts.values().find_map(|verdict| match verdict {
+                sluice_proto::wire::Verdict::Failed { detail, .. } => Some(detail.clone()),
+                _ => None,
+            })
+        };
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            disk.write(Extent::new(3, 1), &mut Dice::new(4));
+            if let Some(detail) = failed() {
+                return detail;
+            }
+        }
+    };
+    world.disk.set_read_delay(Duration::from_millis(100));
+    let detail = tokio::select! {
+        ended = agent.run() => panic!("no cycle failed: {ended:?}"),
+        detail = writer => detail,
+    };
+    for word in ["this agent", "/var/lib/sluice", "tmpfs"] {
+        assert!(detail.contains(word), "{word}: {detail}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Records as files in a folder.
 
-use super::{EachEntry, JournalError, Records};
+use super::{EachEntry, Identity, JournalError, Records};
 use sluice_platform::append_log::AppendLog;
 use sluice_platform::durable;
 use std::collections::BTreeMap;
@@ -32,6 +32,15 @@ impl FolderRecords {
         }
         self.logs.get_mut(name).ok_or_else(|| JournalError(format!("{name}: not open")))
     }
+}
+
+/// The identity of the disk whose records are in `folder`, which is only looked at; `None` where there are none.
+///
+/// # Errors
+/// A record that can't be read, or that a newer agent wrote.
+pub fn identity_in(folder: &Path) -> Result<Option<Identity>, JournalError> {
+    let bytes = durable::read_file_if_exists(&folder.join(super::IDENTITY), RECORD_BYTES_MAX).map_err(failed)?;
+    bytes.map(|bytes| Identity::decode(&bytes)).transpose()
 }
 
 fn failed(error: impl std::fmt::Display) -> JournalError {

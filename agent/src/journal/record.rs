@@ -3,6 +3,7 @@
 use super::JournalError;
 use crate::tracker::TrackingEpoch;
 use serde::{Deserialize, Serialize};
+use sluice_platform::device::Medium;
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::stream::BlockCv;
@@ -43,6 +44,9 @@ pub struct Identity {
     pub released: u64,
     /// Why source and target must be compared before anything else can be trusted.
     pub doubt: Option<String>,
+    /// What tells the source's medium apart: another one under its name is not copied over the target.
+    #[serde(default, skip_serializing_if = "unnamed")]
+    pub medium: Medium,
 }
 
 /// A data key on disk: 64 hexadecimal digits, never shown.
@@ -90,6 +94,7 @@ impl Identity {
             epoch: None,
             released: 0,
             doubt: None,
+            medium: Medium::default(),
         }
     }
 
@@ -126,6 +131,10 @@ pub struct Plan {
     /// The comparison with the target that it was made by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Digest>,
+}
+
+fn unnamed(medium: &Medium) -> bool {
+    !medium.is_known()
 }
 
 fn nothing(released: &u64) -> bool {

@@ -30,7 +30,7 @@ pub struct DeviceSource {
 pub enum Rest {
     /// It can't.
     Unknown,
-    /// The device is read-only.
+    /// The device was read-only when it was opened, which is asked again each time, as it can be changed.
     ReadOnly,
     /// A lease on the file, broken as soon as anybody opens it for writing.
     Lease(sluice_platform::lease::ReadLease),
@@ -158,7 +158,7 @@ impl Source for DeviceSource {
     fn proven_at_rest(&self) -> bool {
         match &self.rest {
             Rest::Unknown => false,
-            Rest::ReadOnly => true,
+            Rest::ReadOnly => sluice_platform::device::refuses_all_writes(self.file.file()),
             Rest::Lease(lease) => lease.is_unbroken(),
         }
     }

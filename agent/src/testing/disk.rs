@@ -32,6 +32,9 @@ struct Inner {
     doubt: Option<Doubt>,
     released: u64,
     breaks: bool,
+    detached: bool,
+    /// How often tracking began anew.
+    begun_anew: u8,
 }
 
 impl MemDisk {
@@ -52,6 +55,8 @@ impl MemDisk {
             doubt: None,
             released: 0,
             breaks: false,
+            detached: false,
+            begun_anew: 0,
         })))
     }
 
@@ -120,6 +125,11 @@ impl MemDisk {
     /// From now on swaps are in this doubt, until the next is released.
     pub(crate) fn doubt(&self, doubt: Doubt) {
         self.0.lock().doubt = Some(doubt);
+    }
+
+    /// Somebody takes the tracking out of the kernel: the next swap finds it, and begins anew.
+    pub(crate) fn detach_tracker(&self) {
+        self.0.lock().detached = true;
     }
 
     /// The tracker fails from now on, or works again.
@@ -252,6 +262,11 @@ impl Tracker for MemTracker {
         inner.ended.union_with(&std::mem::take(&mut inner.active));
         inner.at_swap = inner.data.clone();
         self.swapped = true;
+        if std::mem::take(&mut inner.detached) {
+            inner.begun_anew += 1;
+            inner.ended = SectorBitmap::new();
+            return Ok(Swap { dirty: SectorBitmap::new(), doubt: Some(Doubt::Detached) });
+        }
         Ok(Swap { dirty: inner.ended.clone(), doubt: inner.doubt.clone() })
     }
 
@@ -272,7 +287,7 @@ impl Tracker for MemTracker {
     }
 
     fn epoch(&self) -> TrackingEpoch {
-        TrackingEpoch { run: [self.run; 16], boot: [1; 16] }
+        TrackingEpoch { run: [self.run + self.disk.0.lock().begun_anew; 16], boot: [1; 16] }
     }
 
     fn released(&self) -> u64 {

@@ -25,7 +25,8 @@ pub trait Tracker: Send + Sync {
     /// The sectors of the last swap are safely kept elsewhere: they may be forgotten here. Nothing without a swap. The
     /// release's number, which rises from one to the next, is kept where the marks are, before any of them goes.
     fn release(&mut self, number: u64) -> Result<(), TrackerError>;
-    /// Names this unbroken run of tracking: equal epochs mean that tracking never stopped in between.
+    /// Names this unbroken run of tracking: equal epochs mean that tracking never stopped in between. A swap may find that
+    /// it did, and begin another run: it has a doubt then, and what earlier swaps marked does not come again.
     fn epoch(&self) -> TrackingEpoch;
     /// The number of the newest release of this run of tracking; 0 before the first. An agent whose record is behind it
     /// was put back to an older state, and no longer holds what was released to it.
@@ -70,6 +71,8 @@ pub enum Doubt {
     StateRestored,
     /// What was pinned is not ours, or of a layout that this program does not know; it was replaced.
     ForeignPins(String),
+    /// A program was taken off its tracepoint while it was tracking. It began anew with the swap that says this.
+    Detached,
     /// It was ours, but for another disk, partition or size.
     DiskChanged(String),
     /// Writes may have gone unmarked: the kernel skipped ends of writes whose starts are not known either.
@@ -100,6 +103,7 @@ impl fmt::Display for Doubt {
                 write!(f, "the agent's state was put back to an older one than tracking goes on from")
             }
             Self::ForeignPins(what) => write!(f, "what was pinned there is not ours and was replaced: {what}"),
+            Self::Detached => write!(f, "a tracking program was taken off the kernel's tracepoint by somebody"),
             Self::DiskChanged(what) => write!(f, "the disk is not what it was: {what}"),
             Self::MissedEvents { skipped } => write!(f, "the kernel skipped events of up to {skipped} writes"),
             Self::MissedStart => write!(f, "the kernel skipped the start of a write"),

@@ -2,6 +2,7 @@
 //!
 //! Needs root and BPF. Without root it says so and passes; as root, a machine that cannot track fails it.
 
+mod detached;
 mod devices;
 mod model;
 mod pinned;
@@ -130,6 +131,6 @@ fn without_room_it_is_coarser_never_wrong() {
     if can_track() {
         let folder = devices::folder();
         let disk = Loop::sparse(folder.path(), 64 << 20, &[]);
-        truth("overflow", &disk.path, 512, 30_000, Options { leaf_bits: 8 });
+        truth("overflow", &disk.path, 512, 30_000, Options { leaf_bits: 8, ..Options::default() });
     }
 }

@@ -182,39 +182,3 @@ fn a_disk_that_grew_is_doubted() {
     write(&disk.path, (80 << 11) - 1, 1);
     assert_eq!(interval(&mut tracker), sectors(&[((80 << 11) - 1, 1)]));
 }
-
-/// Takes a program off its tracepoint. The kernel does that some time after the last pin of its link is gone.
-fn detach_program(pins: &Pins, name: &str, tracker: &mut EbpfTracker) {
-    use aya::programs::links::{FdLink, PinnedLink};
-    let pin = pins.0.join(format!("link_{name}"));
-    let link = FdLink::from(PinnedLink::from_pin(&pin).expect("the link"));
-    let id = link.info().expect("its id").id();
-    drop(link);
-    fs::remove_file(pin).expect("the pin");
-    while aya::programs::loaded_links().filter_map(Result::ok).any(|link| link.id() == id) {
-        std::thread::yield_now();
-    }
-    // It loses its number just before it is taken off; a swap waits longer than that.
-    interval(tracker);
-}
-
-/// The kernel skips a program on a CPU that is running it; here it is skipped as it is not attached.
-#[test]
-fn skipped_ends_and_skipped_starts_lose_nothing() {
-    if !can_track() {
-        return;
-    }
-    let (_folder, disk, pins) = disk("skips");
-    let (mut tracker, _) = attach(&disk.path, &pins, None);
-    detach_program(&pins, "rq_complete", &mut tracker);
-    write(&disk.path, 5, 1);
-    assert_eq!(interval(&mut tracker), sectors(&[(5, 1)]), "marked as it started");
-    assert_eq!(interval(&mut tracker), sectors(&[(5, 1)]), "it may have ended in this interval, unseen");
-
-    EbpfTracker::detach(&pins.0).expect("detached");
-    let (mut tracker, _) = attach(&disk.path, &pins, None);
-    detach_program(&pins, "rq_issue", &mut tracker);
-    write(&disk.path, 7, 2);
-    assert_eq!(interval(&mut tracker), sectors(&[(7, 2)]), "marked as it ended");
-    assert_eq!(interval(&mut tracker), SectorBitmap::new());
-}

@@ -9,6 +9,25 @@ use std::os::fd::AsRawFd;
 const BLKDISCARD: u64 = 0x1277;
 const BLKZEROOUT: u64 = 0x127f;
 
+/// Puts /dev/null in the place of each descriptor of this process that holds the BPF link `id`.
+pub fn let_go_of_link(id: u32) -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number = entry.file_name().into_string().unwrap_or_default();
+        // One that another test closed meanwhile has no text.
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+        if !text.lines().any(|line| line.split_whitespace().eq(["link_id:", &id.to_string()])) {
+            continue;
+        }
+        let number: i32 = number.parse().map_err(io::Error::other)?;
+        // SAFETY: the descriptor stays one of its owner's, who closes it; it only leads elsewhere from now on.
+        if unsafe { libc::dup2(null.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Discards a range of bytes.
 pub fn discard(device: &File, start: u64, length: u64) -> io::Result<()> {
     range_ioctl(device, BLKDISCARD, start, length)

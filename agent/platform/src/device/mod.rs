@@ -1,10 +1,12 @@
 //! What a disk is: its size and sectors, its names, who uses it, and whether two of them are the same storage.
 
+mod medium;
 mod mounts;
 mod storage;
 mod sysfs;
 mod uses;
 
+pub use medium::Medium;
 pub use mounts::{Mount, parse_mountinfo};
 pub use storage::{SameStorage, same_storage};
 pub use sysfs::DevNo;
@@ -68,6 +70,8 @@ pub struct DeviceFacts {
     pub inode: Option<u64>,
     /// A number that no two attachments of disks in one boot share: another one under the same name has another.
     pub diskseq: Option<u64>,
+    /// What tells it apart from another disk under the same name.
+    pub medium: Medium,
     /// Who uses it now.
     pub uses: Vec<Use>,
 }
@@ -103,6 +107,7 @@ impl DeviceFacts {
             dev,
             inode: None,
             diskseq: sysfs::text(disk, "diskseq").and_then(|text| text.parse().ok()),
+            medium: Medium::of(dev),
             uses: uses::of_device(dev),
         })
     }
@@ -125,8 +130,19 @@ impl DeviceFacts {
             dev: DevNo::from_raw(metadata.dev()),
             inode: Some(metadata.ino()),
             diskseq: None,
+            medium: Medium::default(),
             uses: uses::of_file(path),
         })
+    }
+
+    /// True where the open file is the very disk that these are the facts of, not one that has its path or number by now.
+    pub fn are_of(&self, file: &File) -> bool {
+        let Ok(metadata) = file.metadata() else { return false };
+        if !metadata.file_type().is_block_device() {
+            return (Some(metadata.ino()), DevNo::from_raw(metadata.dev())) == (self.inode, self.dev);
+        }
+        let same_number = self.inode.is_none() && DevNo::from_raw(metadata.rdev()) == self.dev;
+        same_number && self.diskseq.is_none_or(|known| ioctl::diskseq(file).is_ok_and(|found| found == known))
     }
 
     /// True where a file system on it is mounted in such a way that it can write. Then a scan sees a moving disk.
@@ -142,6 +158,21 @@ impl DeviceFacts {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// True where nobody can write to an open block device at this moment, which is asked anew each time.
+///
+/// That it refuses writes is not enough: a file system that is mounted on it, or a device that is built upon it, goes on
+/// writing when that is set under it; and who may write to the disk may write to its partitions. What lies below it (a loop
+/// device's file, the device under a mapped one) is not looked at.
+pub fn refuses_all_writes(file: &File) -> bool {
+    let Ok(metadata) = file.metadata() else { return false };
+    if !metadata.file_type().is_block_device() || !ioctl::read_only(file).unwrap_or(false) {
+        return false;
+    }
+    let dev = DevNo::from_raw(metadata.rdev());
+    let disk_too = !sysfs::is_partition(dev) || sysfs::text(sysfs::disk_of(dev), "ro").is_some_and(|text| text == "1");
+    disk_too && uses::of_device(dev).iter().all(|user| matches!(user, Use::Mounted(mount) if !mount.writable))
 }
 
 /// True where the path is a block device, its links followed.

@@ -109,7 +109,7 @@ pub(super) fn btrfs_siblings(dev: DevNo) -> Vec<DevNo> {
 }
 
 /// What is in a folder, in order of name; nothing where it can't be read.
-fn entries(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
     let Ok(list) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<_> = list.flatten().map(|entry| entry.path()).collect();
     paths.sort();

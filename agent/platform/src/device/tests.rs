@@ -45,11 +45,75 @@ fn facts_of_loop_devices_with_either_sector_size() {
 }
 
 #[test]
+fn facts_are_of_one_disk_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    [&one, &other].into_iter().for_each(|path| fs::write(path, [7; 512]).expect("written"));
+    let open = |path: &Path| File::open(path).expect("opens");
+    let facts = DeviceFacts::of(&one).expect("asked");
+    assert!(facts.are_of(&open(&one)) && !facts.are_of(&open(&other)));
+    if !root("facts of one device") {
+        return;
+    }
+    let [a, b] = [512, 4096].map(|sector| Loop::new(1 << 20, sector));
+    let facts = DeviceFacts::of(a.path()).expect("asked");
+    assert!(facts.are_of(&open(a.path())) && !facts.are_of(&open(b.path())) && !facts.are_of(&open(&one)));
+    // Another under the same name and number.
+    let later = DeviceFacts { diskseq: facts.diskseq.map(|number| number + 1), ..facts };
+    assert!(!later.are_of(&open(a.path())));
+}
+
+#[test]
 fn a_read_only_device_says_so() {
     if root("a read-only device") {
         let device = Loop::read_only(1 << 20);
         assert!(DeviceFacts::of(device.path()).expect("asked").read_only);
     }
+}
+
+/// Makes a loop device writable again when dropped: the flag stays with its number, for whoever has that next.
+struct Writable<'a>(&'a str);
+
+impl Drop for Writable<'_> {
+    fn drop(&mut self) {
+        run(std::process::Command::new("blockdev").args(["--setrw", self.0]));
+    }
+}
+
+#[test]
+fn a_device_refuses_all_writes_only_while_nobody_can_write() {
+    if !root("devices that are made read-only") {
+        return;
+    }
+    let device = Loop::new(16 << 20, 512);
+    let path = device.path().to_str().expect("a plain path");
+    let _writable = Writable(path);
+    let blockdev = |what: &str, path: &str| run(std::process::Command::new("blockdev").args([what, path]));
+    let refuses = |path: &str| refuses_all_writes(&File::open(path).expect("opens"));
+    assert!(!refuses(path));
+    blockdev("--setro", path);
+    assert!(refuses(path));
+    blockdev("--setrw", path);
+    assert!(!refuses(path), "it is asked anew");
+    {
+        let mount = device.mkfs_and_mount("ext4");
+        blockdev("--setro", path);
+        assert!(!refuses(path), "the file system goes on writing");
+        blockdev("--setrw", path);
+        mount.remount_read_only();
+        blockdev("--setro", path);
+        assert!(refuses(path), "it is mounted read-only too");
+    }
+    blockdev("--setrw", path);
+    run(std::process::Command::new("addpart").args([path, "1", "2048", "8192"]));
+    let partition = format!("{path}p1");
+    blockdev("--setro", &partition);
+    let by_the_disk = refuses(&partition);
+    blockdev("--setro", path);
+    let by_nobody = refuses(&partition);
+    run(std::process::Command::new("delpart").args([path, "1"]));
+    assert!(!by_the_disk && by_nobody, "who may write to the disk may write to its partition");
+    assert!(!refuses("/proc/self/exe"));
 }
 
 #[test]

@@ -253,6 +253,7 @@ pub(crate) mod ioctl {
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
     nix::ioctl_read_bad!(blksszget, libc::BLKSSZGET, libc::c_int);
     nix::ioctl_read_bad!(blkpbszget, libc::BLKPBSZGET, libc::c_uint);
+    nix::ioctl_read!(blkgetdiskseq, 0x12, 128, u64);
     nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), libc::c_int);
 
     /// The size in bytes.
@@ -277,6 +278,14 @@ pub(crate) mod ioctl {
         // SAFETY: the kernel writes one unsigned int.
         unsafe { blkpbszget(file.as_raw_fd(), &raw mut bytes) }?;
         Ok(bytes)
+    }
+
+    /// The number that no two attachments of disks in one boot share.
+    pub(crate) fn diskseq(file: &File) -> io::Result<u64> {
+        let mut number = 0;
+        // SAFETY: the kernel writes 64 bits.
+        unsafe { blkgetdiskseq(file.as_raw_fd(), &raw mut number) }?;
+        Ok(number)
     }
 
     /// Whether the device refuses writes.

@@ -326,3 +326,40 @@ async fn a_delta_that_a_new_key_cuts_off_needs_no_comparison() {
     }
     assert!(verified > 0, "no delta was cut off behind its commit");
 }
+
+#[tokio::test(start_paused = true)]
+async fn tracking_that_was_taken_away_is_compared_and_begins_anew() {
+    let mut world = in_step().await;
+    let epoch = |world: &World| testing::journal(&world.records, &world.disk).unwrap().identity().epoch;
+    let before = epoch(&world);
+    world.disk.scribble(20, &mut Dice::new(8));
+    world.disk.forget_tracking();
+    world.disk.detach_tracker();
+    world.go_on(&[Delta, Delta]).await.unwrap();
+    assert_eq!(world.kinds()[2..], [Resync, Delta]);
+    assert_ne!(epoch(&world), before, "the new run is known, so that the next agent goes on with it");
+    world.check_equal();
+}
+
+/// The new run of tracking must not be known without the doubt.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_dies_as_tracking_begins_anew_compares() {
+    for (change, after) in [(0, false), (0, true), (1, false), (1, true), (2, false), (2, true)] {
+        let mut world = in_step().await;
+        world.disk.scribble(20, &mut Dice::new(8));
+        world.disk.forget_tracking();
+        world.disk.detach_tracker();
+        world.order(&[Delta, Delta]);
+        let agent = world.agent(None).unwrap();
+        world.records.die_at(change, after);
+        assert!(matches!(agent.run().await, Err(DiskError::Journal { .. })), "at change {change}");
+        world.records.revive();
+        let known = testing::journal(&world.records, &world.disk).unwrap().identity().epoch;
+        let found = MemTracker::new(&world.disk, 1).epoch();
+        let doubt = (known != Some(found)).then_some(Doubt::OtherEpoch);
+        assert_eq!(doubt.is_some(), (change, after) == (0, false));
+        world.agent(doubt).unwrap().run().await.unwrap();
+        assert_eq!(world.kinds()[2..], [Resync, Delta], "died at change {change}");
+        world.check_equal();
+    }
+}

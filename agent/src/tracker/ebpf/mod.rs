@@ -45,11 +45,20 @@
 //! interrupts. [`Tracker::peek`] says [`Doubt::MissedStart`] when they are, as the reads are then not proved to be of one
 //! instant.
 //!
+//! # Who takes it away
+//!
+//! The agent holds the programs' links open, so that tracking outlives the removal of its pins as long as the agent lives;
+//! the next agent finds none and says [`Doubt::OtherEpoch`]. Kernels to date can't take a program off a tracepoint whose
+//! link is open. Each swap asks for the links all the same: where one is gone it says [`Doubt::Detached`] and begins anew.
+//!
 //! # What it cannot see
 //!
 //! Writes past the block layer: DAX (refused), a loop device's file written directly, a disk's other paths (multipath's
-//! other legs, another machine). SG_IO and NVMe passthrough commands that carry data to the disk are seen and doubted;
-//! NVMe passthrough commands without data to the disk (a hand-made Write Zeroes) are not told from reads.
+//! other legs, another machine). SG_IO and NVMe passthrough commands that carry data to the disk are seen and doubted where
+//! the disk that is tracked takes requests itself. On a disk that hands its work to others below it they are neither marked
+//! nor doubted, as they go to one of those past it: device mapper's multipath, the head of a native NVMe multipath disk,
+//! and what else is stacked. NVMe passthrough commands without data to the disk (a hand-made Write Zeroes) are not told from
+//! reads.
 
 mod available;
 mod device;
@@ -70,22 +79,28 @@ use super::{Doubt, Swap, Tracker, TrackerError, TrackerKind, TrackingEpoch};
 use device::Facts;
 use header::{Identity, Skips};
 use kernel::Barrier;
-use pins::{Held, Unusable};
+use pins::{Attachment, Held, Unusable};
+use sluice_proto::Digest;
 use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::env::Entropy;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+
+/// What is done where a run of tracking begins.
+const CREATING: &str = "loading and pinning the programs";
 
 /// How to set tracking up; the default is what the product uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// log2 of the number of leaves: 64 KiB places that can be precise at a time. Tests make it small.
     pub leaf_bits: u32,
+    /// Swaps don't ask whether the programs are still attached. Tests take one off so that its events are skipped.
+    pub blind: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { leaf_bits: geometry::LEAF_BITS_MAX }
+        Self { leaf_bits: geometry::LEAF_BITS_MAX, blind: false }
     }
 }
 
@@ -110,8 +125,14 @@ pub struct EbpfTracker {
     swapped: Option<Skips>,
     /// Skips when the running interval began.
     interval_began: Skips,
-    /// Swaps since this process attached.
+    /// Swaps since this process attached, or tracking began anew under it.
     swaps: u64,
+    /// Where it is pinned.
+    pins: PathBuf,
+    /// What the next run of tracking is called, should this one be interrupted.
+    next_run: [u8; 16],
+    /// As [`Options::blind`].
+    blind: bool,
 }
 
 impl EbpfTracker {
@@ -151,14 +172,15 @@ impl EbpfTracker {
             Err(Unusable::Absent) => (None, Some(Doubt::Begun)),
             Err(Unusable::Foreign(what)) => (None, Some(Doubt::ForeignPins(what))),
         };
+        let mut runs = [[0; 16]; 2];
+        runs.iter_mut().for_each(|run| entropy.fill(run));
+        let [run, next_run] = runs;
         let held = match held {
             Some(held) => held,
             None => {
-                let mut run = [0; 16];
-                entropy.fill(&mut run);
                 let epoch = TrackingEpoch { run, boot };
                 let identity = Identity { epoch, facts, leaf_bits: options.leaf_bits };
-                pins::create(pin_folder, identity).map_err(|e| kernel("loading and pinning the programs", e))?
+                pins::create(pin_folder, identity).map_err(|e| kernel(CREATING, e))?
             }
         };
         let mut tracker = Self {
@@ -169,6 +191,9 @@ impl EbpfTracker {
             swapped: None,
             interval_began: Skips::default(),
             swaps: 0,
+            pins: pin_folder.to_owned(),
+            next_run,
+            blind: options.blind,
         };
         // A process that died in the middle of a swap may have left programs running on the inactive buffer.
         tracker.wait()?;
@@ -179,13 +204,37 @@ impl EbpfTracker {
         Ok(Attached { tracker, doubt })
     }
 
-    /// Ends the tracking that is pinned in `pin_folder`. Nothing is done where nothing is pinned.
+    /// Begins another run of tracking in the place of one that was interrupted. Only the disk is the same.
+    fn begin_anew(&mut self) -> Result<(), TrackerError> {
+        let Identity { epoch, facts, leaf_bits } = self.held.identity.clone();
+        let epoch = TrackingEpoch { run: self.next_run, ..epoch };
+        let made = pins::create(&self.pins, Identity { epoch, facts, leaf_bits });
+        let device = self.device.clone();
+        self.held = made.map_err(|source| TrackerError::Kernel { device, step: CREATING.into(), source })?;
+        let digest = Digest::of(&self.next_run);
+        self.next_run.copy_from_slice(&digest.0[..16]);
+        (self.clean, self.swaps) = (true, 0);
+        self.interval_began = self.skips()?;
+        self.swapped = Some(self.interval_began);
+        Ok(())
+    }
+
+    /// Ends the tracking that is pinned in `pin_folder`; where an agent is still at it, when that ends. Nothing is done where
+    /// nothing is pinned.
+    ///
+    /// # Errors
+    /// Pins that can't be removed.
     pub fn detach(pin_folder: &Path) -> Result<(), TrackerError> {
         pins::sweep(pin_folder).and_then(|()| pins::remove(pin_folder)).map_err(|source| TrackerError::Kernel {
             device: pin_folder.to_owned(),
             step: "removing the pins".into(),
             source: source.into(),
         })
+    }
+
+    /// The tracked device's number as stat(2) has it, and its disk's sequence number.
+    pub fn device(&self) -> (u64, u64) {
+        (self.held.identity.facts.device, self.held.identity.facts.disk_seq)
     }
 
     /// The programs, by name, for measuring them.
@@ -235,8 +284,10 @@ impl EbpfTracker {
             Ok(now) => facts.change_to(&now),
             Err(gone) => Some(gone),
         };
+        let detached = !self.blind && !self.held.links.iter().all(Attachment::is_there);
         let missed = missed(skips, header::answered(&self.held.area));
-        changed.map(Doubt::DiskChanged).or_else(|| header::doubt_of(flags)).or(missed)
+        let changed = changed.map(Doubt::DiskChanged).or(detached.then_some(Doubt::Detached));
+        changed.or_else(|| header::doubt_of(flags)).or(missed)
     }
 }
 
@@ -273,6 +324,9 @@ impl Tracker for EbpfTracker {
         self.swapped = Some(skips);
         self.swaps += 1;
         self.settle();
+        if doubt == Some(Doubt::Detached) {
+            self.begin_anew()?;
+        }
         Ok(Swap { dirty, doubt })
     }
 

@@ -8,6 +8,7 @@ use super::flight;
 use super::geometry::Geometry;
 use super::header::Identity;
 use super::kernel::{self, Area};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramInfo};
 use aya::{Btf, EbpfLoader};
 use parking_lot::Mutex;
@@ -62,6 +63,28 @@ pub(super) struct Held {
     pub flight: Area,
     /// In the order of [`programs`].
     pub programs: Vec<OwnedFd>,
+    /// What keeps them attached, in the same order.
+    pub links: Vec<Attachment>,
+}
+
+/// A program's place on its tracepoint. Held open, so that who removes the pins takes nothing off while the agent lives.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    link: FdLink,
+    program_id: u32,
+}
+
+impl Attachment {
+    /// Takes the link of the program with this id; `None` where it is another's.
+    fn new(link: FdLink, program_id: u32) -> Option<Self> {
+        let attachment = Self { link, program_id };
+        attachment.is_there().then_some(attachment)
+    }
+
+    /// True where the kernel still knows the link, and by it the program.
+    pub fn is_there(&self) -> bool {
+        self.link.info().is_ok_and(|info| info.program_id() == self.program_id)
+    }
 }
 
 /// Why pins were not taken over.
@@ -85,11 +108,9 @@ fn open_all(folder: &Path) -> Result<Held, Failure> {
     let (_, flight) = open_map(&folder.join("flight"), flight::BUCKET_WORDS * 8)?;
     let identity = Identity::read(&area)?;
     let geometry = geometry_of(&identity);
-    let programs = programs(&identity.facts)
-        .iter()
-        .map(|program| open_program(folder, program, area_id))
-        .collect::<Result<_, _>>()?;
-    Ok(Held { identity, geometry, area, flight, programs })
+    let opened = programs(&identity.facts).iter().map(|program| open_program(folder, program, area_id));
+    let (programs, links) = opened.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    Ok(Held { identity, geometry, area, flight, programs, links })
 }
 
 /// Opens and maps an array with values of `value_bytes`; its id and its memory.
@@ -105,18 +126,15 @@ fn open_map(path: &Path, value_bytes: u64) -> Result<(u32, Area), Failure> {
 }
 
 /// Opens a program that is attached, by a link that is pinned too, and marks in the map `area_id`.
-fn open_program(folder: &Path, program: &Program, area_id: u32) -> Result<OwnedFd, Failure> {
+fn open_program(folder: &Path, program: &Program, area_id: u32) -> Result<(OwnedFd, Attachment), Failure> {
     let path = folder.join(format!("prog_{}", program.name));
     let info = ProgramInfo::from_pin(&path)?;
     if !info.map_ids()?.is_some_and(|ids| ids.contains(&area_id)) {
         return Err(format!("{} does not use the table", program.name).into());
     }
-    let link = aya::programs::links::PinnedLink::from_pin(folder.join(format!("link_{}", program.name)))?;
-    let link = aya::programs::links::FdLink::from(link);
-    if link.info()?.program_id() != info.id() {
-        return Err(format!("{} is not attached", program.name).into());
-    }
-    Ok(kernel::open_pin(&path)?)
+    let link = PinnedLink::from_pin(folder.join(format!("link_{}", program.name)))?.into();
+    let attachment = Attachment::new(link, info.id()).ok_or_else(|| format!("{} is not attached", program.name))?;
+    Ok((kernel::open_pin(&path)?, attachment))
 }
 
 fn geometry_of(identity: &Identity) -> Geometry {
@@ -217,18 +235,19 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     identity.write(&area);
     super::header::set_unsettled(&area, true);
 
-    let mut fds = Vec::new();
+    let (mut fds, mut links) = (Vec::new(), Vec::new());
     for program in programs(facts) {
         let loaded: &mut BtfTracePoint =
             ebpf.program_mut(program.name).ok_or("the object lacks a program")?.try_into()?;
         load(loaded, program, &btf)?;
         loaded.pin(folder.join(format!("prog_{}", program.name)))?;
         let link = loaded.attach()?;
-        let link: aya::programs::links::FdLink = loaded.take_link(link)?.into();
-        link.pin(folder.join(format!("link_{}", program.name)))?;
+        let link: FdLink = loaded.take_link(link)?.into();
+        let link = link.pin(folder.join(format!("link_{}", program.name)))?.into();
+        links.push(Attachment::new(link, loaded.info()?.id()).ok_or("the kernel attached another program")?);
         fds.push(loaded.fd()?.as_fd().try_clone_to_owned()?);
     }
-    Ok(Held { identity, geometry, area, flight, programs: fds })
+    Ok(Held { identity, geometry, area, flight, programs: fds, links })
 }
 
 /// Loads a program. The kernel's verifier gives up with EAGAIN when the thread has anything else to attend to, as a
@@ -264,7 +283,8 @@ pub(super) fn sweep(folder: &Path) -> io::Result<()> {
     unfinished(folder).map_or(Ok(()), |new| remove(&new))
 }
 
-/// Takes a folder of pins away, with what is in it. The kernel ends the tracking as the last pin goes.
+/// Takes a folder of pins away, with what is in it. The kernel ends the tracking as the last pin goes, or, where an agent
+/// still holds the links, when that ends.
 pub(super) fn remove(folder: &Path) -> Result<(), io::Error> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

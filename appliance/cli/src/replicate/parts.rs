@@ -74,10 +74,8 @@ pub async fn assemble(args: &Args, prepared: Prepared, policy: PolicyView) -> Re
     let permits = if args.follow { u64::MAX } else { 1 };
     let (turnstile, events) = Turnstile::new(LocalAgent::new(service.clone(), name()?), permits);
     let protected = protect(args, &prepared, key.public(), plain, turnstile.clone(), stopped.clone())?;
-    let Protected { agent, disk, size, tracker, remark, counts, lock } = protected;
-    if let Some(remark) = remark {
-        progress::say(remark);
-    }
+    let Protected { agent, disk, size, tracker, remarks, counts, lock } = protected;
+    remarks.iter().for_each(progress::say);
     turnstile.watch_counts(counts.clone());
     let (environment, progress) = environment(&prepared, store, key, plain)?;
     let hydrator = Hydrator::new(environment, Arc::new(LocalHydrator::new(service.clone(), name()?)));
@@ -188,11 +186,15 @@ fn protect(
         source: prepared.source.clone(),
         name: Some(args.source.display().to_string()),
         state: folder,
+        unnamed: Vec::new(),
         tracker: args.tracker.0,
         pins: ebpf::default_folder(),
         hydrator: hydrator.to_vec(),
         capture: CaptureOptions { suite, ..CaptureOptions::default() },
     };
+    if prepared.is_other_medium {
+        protection.adopt().map_err(|e| Refusal::at(format_args!("source {}", args.source.display()), e))?;
+    }
     let protected = protection.start(api, Workers::per_processor(), entropy, &signer, stop);
     protected.map_err(|e| Refusal::at(format_args!("source {}", args.source.display()), e))
 }

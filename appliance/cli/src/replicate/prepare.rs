@@ -3,9 +3,10 @@
 use super::Args;
 use super::settings::Origin;
 use crate::outcome::Refusal;
+use sluice_agent::journal::identity_in;
 use sluice_hydrator::formats::{Format, Layout};
 use sluice_hydrator::targets::{Place, preview, state_folder};
-use sluice_platform::device::{DeviceFacts, is_block_device};
+use sluice_platform::device::{DeviceFacts, Medium, is_block_device};
 use sluice_platform::durable;
 use sluice_platform::lock::StateLock;
 use sluice_platform::system::{OsEntropy, SystemClock};
@@ -21,6 +22,8 @@ pub struct Prepared {
     pub place: Place,
     /// The state folder; it is there.
     pub state: PathBuf,
+    /// The source is another medium than that of the last run, and is to take its place.
+    pub is_other_medium: bool,
     /// What the operator may want to know.
     pub remarks: Vec<String>,
     /// Held as long as the run lasts.
@@ -35,12 +38,12 @@ pub fn prepare(args: &Args) -> Result<Prepared, Refusal> {
         .map_err(|e| Refusal::at(format_args!("source {}", args.source.display()), e))?;
     let state = args.state.clone().unwrap_or_else(|| state_folder(&args.target));
     let origin = Origin::new(&facts.path, args.cache.as_deref());
-    check_origin(args, &state, &origin)?;
+    let is_other_medium = check_origin(args, &state, &origin, &facts.medium)?;
     let plan = preview(&place, facts.size).map_err(Refusal::of)?;
     durable::create_folder(&state).map_err(Refusal::of)?;
     let lock = StateLock::take(&state).map_err(Refusal::of)?;
     origin.save(&state)?;
-    Ok(Prepared { source: facts.path, place, state, remarks: plan.warnings, lock })
+    Ok(Prepared { source: facts.path, place, state, is_other_medium, remarks: plan.warnings, lock })
 }
 
 /// What the source is, or why it can't be one.
@@ -69,10 +72,18 @@ fn place(args: &Args, facts: &DeviceFacts) -> Result<Place, Refusal> {
     Ok(Place { path, format, state: Some(state.join("hydrator")), overwrite: args.yes, source })
 }
 
-/// The state folder of another source, or of a cycle that waits in another cache, is not to be gone on with in silence.
-fn check_origin(args: &Args, state: &Path, now: &Origin) -> Result<(), Refusal> {
-    let Some(then) = Origin::load(state)? else { return Ok(()) };
-    if then.source != now.source && !args.yes {
+/// The state folder of another source, or of a cycle that waits in another cache, is not to be gone on with in silence. The
+/// source is known by its medium where that has a name of its own, else by its path. True where another medium is to take its
+/// place.
+fn check_origin(args: &Args, state: &Path, now: &Origin, medium: &Medium) -> Result<bool, Refusal> {
+    let Some(then) = Origin::load(state)? else { return Ok(false) };
+    let known =
+        identity_in(&state.join("agent")).map_err(Refusal::of)?.map(|identity| identity.medium).unwrap_or_default();
+    let is_other = known.differs(medium);
+    if is_other && !args.yes {
+        return Err(other_medium(args, now, &known, medium));
+    }
+    if then.source != now.source && !known.is_same(medium) && !args.yes {
         return Err(Refusal::new(format!(
             "target {} is the copy of {}, not of {}: if they are one disk under two names say --yes (they are compared \
              then, and what differs is overwritten), else name another target",
@@ -89,5 +100,65 @@ fn check_origin(args: &Args, state: &Path, now: &Origin) -> Result<(), Refusal> 
             args.target.display()
         )));
     }
-    Ok(())
+    Ok(is_other)
+}
+
+fn other_medium(args: &Args, now: &Origin, known: &Medium, found: &Medium) -> Refusal {
+    let place = known.find().map_or("it is not there now".to_owned(), |at| format!("it is {} now", at.display()));
+    Refusal::new(format!(
+        "target {} is the copy of another disk than {} is now ({known}; found: {found}); {place}: name that as the source, or \
+         another target; or say --yes if this disk takes its place (they are compared then, and what differs is overwritten)",
+        args.target.display(),
+        now.source.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+    use sluice_agent::journal::{FolderRecords, Identity, Journal};
+    use sluice_proto::keys::DataKey;
+    use sluice_proto::{ByteCount, DiskId};
+
+    fn medium(serial: &str) -> Medium {
+        serde_json::from_str(&format!(r#"{{"serial":"{serial}"}}"#)).expect("a medium")
+    }
+
+    fn args(options: &[&str]) -> Args {
+        let line = [&["sluice", "replicate", "/dev/vdb", "t.vhd"], options].concat();
+        let Command::Replicate(args) = Cli::try_parse_from(line).expect("well typed").command else {
+            panic!("another command")
+        };
+        args
+    }
+
+    #[test]
+    fn a_source_is_known_by_its_medium() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path();
+        let origin = |path: &str| Origin::new(Path::new(path), None);
+        origin("/dev/vdb").save(state).expect("saved");
+        let sample = include_bytes!("../../../../proto/samples/v1-key-envelope.json");
+        let envelope = serde_json::from_slice(sample).expect("the sample");
+        let identity = Identity::new(DiskId([1; 16]), ByteCount(4096), &DataKey::new([2; 32]), envelope);
+        let records = Box::new(FolderRecords::open(&state.join("agent")).expect("a folder"));
+        Journal::create(records, Identity { medium: medium("one"), ..identity }).expect("a journal");
+
+        let check = |options: &[&str], path: &str, found: &Medium| {
+            check_origin(&args(options), state, &origin(path), found).map_err(|e| e.to_string())
+        };
+        assert_eq!(check(&[], "/dev/vdb", &medium("one")), Ok(false));
+        assert_eq!(check(&[], "/dev/vdc", &medium("one")), Ok(false), "the kernel gave it another name");
+        let error = check(&[], "/dev/vdb", &medium("two")).expect_err("another under its name");
+        for word in ["serial one", "serial two", "not there now", "--yes"] {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+        assert_eq!(check(&["--yes"], "/dev/vdb", &medium("two")), Ok(true), "it is to take its place");
+        let nothing = Medium::default();
+        assert_eq!(check(&[], "/dev/vdb", &nothing), Ok(false), "as it was before media were known");
+        check(&[], "/dev/vdc", &nothing).expect_err("another path");
+        assert_eq!(check(&["--yes"], "/dev/vdc", &nothing), Ok(false));
+    }
 }

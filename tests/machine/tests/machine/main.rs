@@ -5,5 +5,6 @@ mod agent_down;
 mod log_format;
 mod power_cuts;
 mod reboots;
+mod renamed;
 mod second_tracker;
 mod upgrade_in_place;
