@@ -1,5 +1,9 @@
 //! Which disk goes to which target on this machine.
 
+mod place;
+
+pub use place::{Place, state_folder};
+
 use crate::apply::TargetFactory;
 use crate::formats::Format;
 use crate::ledger::{LEDGER_BYTES_MAX, LEDGER_NAME, Ledger, TargetRecord};
@@ -14,21 +18,6 @@ use sluice_proto::{ByteCount, DiskId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// A target that is named for one disk.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The image's file or the block device.
-    pub path: PathBuf,
-    /// Its format.
-    pub format: Format,
-    /// Where its state is kept; next to it, in `PATH.sluice`, if none.
-    pub state: Option<PathBuf>,
-    /// Whether a target that exists and is not ours may be overwritten.
-    pub overwrite: bool,
-    /// The source's path, where it is on this machine.
-    pub source: Option<PathBuf>,
-}
 
 /// Targets as files and devices of this machine.
 pub struct LocalTargets {
@@ -88,7 +77,7 @@ impl LocalTargets {
 /// # Errors
 /// The target may not be used, or its state can't be read.
 pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError> {
-    let folder = place.state.clone().unwrap_or_else(|| state_folder(&place.path));
+    let folder = place.state_folder().map_err(|e| TargetError::new(TargetErrorKind::NotOurs, e.to_string()))?;
     let unreadable =
         |text: String| TargetError::new(TargetErrorKind::NotOurs, format!("state in {}: {text}", folder.display()));
     let bytes = read_file_if_exists(&folder.join(LEDGER_NAME), LEDGER_BYTES_MAX);
@@ -115,13 +104,6 @@ pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError
     Ok(plan)
 }
 
-/// The state folder of a target at `path`, where none is named.
-pub fn state_folder(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".sluice");
-    PathBuf::from(name)
-}
-
 #[async_trait]
 impl TargetFactory for LocalTargets {
     async fn state(&self, work: &Work) -> Result<Arc<dyn StateStore>, StateError> {
@@ -132,8 +114,7 @@ impl TargetFactory for LocalTargets {
             );
             StateError::new(text)
         })?;
-        let folder = place.state.unwrap_or_else(|| state_folder(&place.path));
-        Ok(Arc::new(StateFolder::open(&folder)?))
+        Ok(Arc::new(StateFolder::open(&place.state_folder()?)?))
     }
 
     async fn choose(&self, work: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {

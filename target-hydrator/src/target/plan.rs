@@ -75,6 +75,10 @@ pub fn plan(spec: TargetSpec, ours: bool, begun: bool) -> Result<TargetPlan, Tar
             )),
         };
     }
+    if !exists && names_device(&spec.path) {
+        let text = format!("target device {shown} is not there: attach it; no file is made in its place");
+        return Err(TargetError::new(TargetErrorKind::NotOurs, text));
+    }
     let allowed = spec.overwrite || begun;
     if exists && !allowed {
         return Err(TargetError::new(
@@ -89,6 +93,13 @@ pub fn plan(spec: TargetSpec, ours: bool, begun: bool) -> Result<TargetPlan, Tar
         (false, false) => Action::Create,
     };
     Ok(TargetPlan { spec, action, warnings })
+}
+
+/// True where the path is a block device, or could only be one: what else is put into `/dev` is gone when the machine starts
+/// again.
+pub fn names_device(path: &Path) -> bool {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    is_block_device(path) || (whole.starts_with("/dev") && !whole.starts_with("/dev/shm"))
 }
 
 fn check_source(spec: &TargetSpec, shown: &str) -> Result<(), TargetError> {

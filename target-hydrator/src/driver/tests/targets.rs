@@ -136,7 +136,9 @@ async fn a_device_follows_its_source(sector: u32) {
     verified(&api, &delta).await;
     assert_equal(&source, device.path(), Format::Raw).await;
     running.end().await;
-    let too_large = preview(&Place { state: None, ..place }, sluice_proto::ByteCount(13 << 20)).expect_err("too small");
+    let too_large =
+        preview(&Place { state: Some(states.path().join("none")), ..place }, sluice_proto::ByteCount(13 << 20))
+            .expect_err("too small");
     assert!(too_large.to_string().contains("at least as large"), "{too_large}");
 }
 
@@ -148,7 +150,7 @@ async fn a_preview_tells_what_would_be_done() {
     let place = place(path.clone(), Format::Raw);
     let size = sluice_proto::ByteCount(SIZE);
     assert_eq!(preview(&place, size).expect("new").action, Action::Create);
-    assert!(!path.exists() && !crate::targets::state_folder(&path).exists());
+    assert!(!path.exists() && !crate::targets::state_folder(&path).expect("beside").exists());
     let mut source = Source::new(SIZE, 90, Arc::new(MemoryStore::new()));
     let api = Arc::new(FakeApi::default());
     let running = Running::start(environment(&source, local(place.clone())), &api);
@@ -162,6 +164,6 @@ async fn a_preview_tells_what_would_be_done() {
     assert_eq!(preview(&place, sluice_proto::ByteCount(SIZE + 512)).expect("it grew").action, Action::Open);
     std::fs::remove_file(&path).expect("removed");
     assert!(preview(&place, size).expect_err("gone").to_string().contains("is gone"));
-    std::fs::write(crate::targets::state_folder(&path).join("ledger"), b"SLUICLED\x09\0").expect("written");
+    std::fs::write(folder.path().join("target.raw.sluice/ledger"), b"SLUICLED\x09\0").expect("written");
     assert!(preview(&place, size).expect_err("damaged").to_string().contains("ledger"));
 }
