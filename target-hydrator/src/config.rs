@@ -1,7 +1,7 @@
 //! The hydrator's configuration file.
 
 use crate::formats::Format;
-use crate::targets::{LocalTargets, Place};
+use crate::targets::{LocalTargets, Place, asks_the_kernel};
 use serde::{Deserialize, Deserializer};
 use sluice_cache_store::StoreOptions;
 use sluice_proto::DiskId;
@@ -175,6 +175,7 @@ impl Config {
             folder: self.targets.as_ref().map(|t| (t.folder.clone(), t.format)),
             clock,
             entropy,
+            medium_of: asks_the_kernel(),
         }
     }
 

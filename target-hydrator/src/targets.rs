@@ -1,7 +1,9 @@
 //! Which disk goes to which target on this machine.
 
+mod medium;
 mod place;
 
+pub use medium::{MediumOf, asks_the_kernel};
 pub use place::{Place, state_folder};
 
 use crate::apply::TargetFactory;
@@ -31,12 +33,14 @@ pub struct LocalTargets {
     pub clock: Arc<dyn Clock>,
     /// Makes their ids.
     pub entropy: Arc<dyn Entropy>,
+    /// Tells which medium a block device is.
+    pub medium_of: MediumOf,
 }
 
 impl LocalTargets {
     /// A factory for one disk, whichever it is.
     pub fn one(place: Place, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { named: BTreeMap::new(), any: Some(place), folder: None, clock, entropy }
+        Self { named: BTreeMap::new(), any: Some(place), folder: None, clock, entropy, medium_of: asks_the_kernel() }
     }
 
     fn place(&self, work: &Work) -> Option<Place> {
@@ -86,6 +90,7 @@ pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError
         None => None,
     };
     let record = ledger.as_ref().and_then(|ledger| ledger.target.as_ref());
+    medium::device_of(place, ledger.as_ref(), &asks_the_kernel())?;
     if let Some(ledger) = ledger.as_ref().filter(|l| size < l.size_to_be() && record.is_some()) {
         let text = format!(
             "the source has {size} bytes now, target {} was made for {}, and a target never shrinks: make the source as \
@@ -121,8 +126,9 @@ impl TargetFactory for LocalTargets {
         let place = self.place(work).ok_or_else(|| {
             TargetError::new(TargetErrorKind::NotOurs, format!("disk {} has no target in the configuration", work.disk))
         })?;
-        let record = ledger.target.clone();
-        if let Some(record) = record.filter(|r| r.made) {
+        let device = medium::device_of(&place, Some(ledger), &self.medium_of)?;
+        let path = place.path.display().to_string();
+        if let Some(record) = ledger.target.clone().filter(|r| r.made) {
             // The ledger goes with the target, which may have been moved together with it; the format can't change.
             if record.format != place.format.name() {
                 let text = format!(
@@ -131,11 +137,10 @@ impl TargetFactory for LocalTargets {
                 );
                 return Err(TargetError::new(TargetErrorKind::NotOurs, text));
             }
-            return Ok(TargetRecord { path: place.path.display().to_string(), ..record });
+            return Ok(TargetRecord { path, device, ..record });
         }
         let begun = ledger.target.as_ref().is_some_and(|r| Path::new(&r.path) == place.path);
-        let record =
-            TargetRecord { path: place.path.display().to_string(), format: place.format.name().into(), made: false };
+        let record = TargetRecord { path, format: place.format.name().into(), made: false, device };
         let plan = plan(self.spec(work, &record)?, false, begun)?;
         for warning in plan.warnings {
             tracing::warn!(disk = %work.disk, "{warning}");
@@ -144,13 +149,17 @@ impl TargetFactory for LocalTargets {
     }
 
     async fn make(&self, work: &Work, record: &TargetRecord) -> Result<(), TargetError> {
+        medium::check_again(record, &self.medium_of)?;
         let plan = plan(self.spec(work, record)?, false, true)?;
         plan.carry_out(&*self.clock, self.entropy.clone()).await.map(drop)
     }
 
     async fn open(&self, work: &Work, record: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
         let plan = plan(self.spec(work, record)?, true, false)?;
-        plan.carry_out(&*self.clock, self.entropy.clone()).await
+        let target = plan.carry_out(&*self.clock, self.entropy.clone()).await?;
+        // What is open by now stays what it is.
+        medium::check_again(record, &self.medium_of)?;
+        Ok(target)
     }
 
     async fn check_growth(

@@ -110,6 +110,7 @@ impl Session {
         let end = |ledger: &mut Ledger| {
             (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
             (ledger.source_size, ledger.fingerprint, ledger.writing) = (to, Some(fingerprint), None);
+            ledger.target = Some(record);
         };
         // Where that fails it grows again, which changes nothing.
         self.file.change(end).await?;

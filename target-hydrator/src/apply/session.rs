@@ -289,16 +289,14 @@ impl Session {
         let targets = self.env.targets.clone();
         let mut record = targets.choose(work, &self.file.ledger).await?;
         if !record.made {
-            self.file.ledger.source_size = work.size;
-            self.file.ledger.target = Some(record.clone());
-            self.file.save().await?;
+            let begun = Some(record.clone());
+            self.file.change(|ledger| (ledger.source_size, ledger.target) = (work.size, begun)).await?;
             targets.make(work, &record).await?;
         }
         let target = targets.open(&Work { size: self.file.ledger.source_size, ..work.clone() }, &record).await?;
-        if !record.made {
-            record.made = true;
-            self.file.ledger.target = Some(record);
-            self.file.save().await?;
+        record.made = true;
+        if self.file.ledger.target.as_ref() != Some(&record) {
+            self.file.change(|ledger| ledger.target = Some(record)).await?;
         }
         self.target = Some(target.clone());
         Ok(target)

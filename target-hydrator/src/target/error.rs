@@ -21,6 +21,8 @@ pub enum TargetErrorKind {
     TooSmall,
     /// The target lies on the disk that it is to be a copy of.
     OnSource,
+    /// Another disk is under its name: nothing is decided until the right one is there.
+    OtherMedium,
     /// It is in use by another process.
     Busy,
     /// The source's size is not what the target was made for.
@@ -48,7 +50,7 @@ impl TargetError {
     pub fn reason(&self) -> FailReason {
         match self.kind {
             TargetErrorKind::Full => FailReason::TargetFull,
-            TargetErrorKind::NotOurs => FailReason::TargetChanged,
+            TargetErrorKind::NotOurs | TargetErrorKind::OtherMedium => FailReason::TargetChanged,
             TargetErrorKind::SizeChanged => FailReason::SourceChangedSize,
             _ => FailReason::TargetWrite,
         }

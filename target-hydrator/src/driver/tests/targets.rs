@@ -15,7 +15,14 @@ async fn a_disk_in_trouble_does_not_stop_another() {
     let path = folder.path().join("good.raw");
     let named = [(bad.disk, place(precious.clone(), Format::Raw)), (good.disk, place(path.clone(), Format::Raw))];
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(OsEntropy::new()));
-    let targets = LocalTargets { named: named.into(), any: None, folder: None, clock, entropy };
+    let targets = LocalTargets {
+        named: named.into(),
+        any: None,
+        folder: None,
+        clock,
+        entropy,
+        medium_of: crate::targets::asks_the_kernel(),
+    };
     let api = Arc::new(FakeApi::default());
     let running = Running::start(environment(&good, Arc::new(targets)), &api);
     let plan = bad.full();
