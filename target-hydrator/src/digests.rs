@@ -1,7 +1,7 @@
 //! The target's digests, made when an agent wants to compare: of what is on the target now, whatever the ledger says.
 
 use crate::apply::{Holes, Session, Stop, check_left_alone};
-use crate::ledger::Comparison;
+use crate::ledger::{Comparison, Ledger};
 use crate::progress::Phase;
 use crate::target::{Fingerprint, Target};
 use sluice_client::HydratorApi;
@@ -79,8 +79,7 @@ impl Session {
         let mut number = [0; 32];
         self.env.entropy.fill(&mut number[..NUMBER_BYTES]);
         let comparison = Comparison { cycle: work.cycle, number: Digest(number), fingerprint: *now };
-        self.file.ledger.comparison = Some(comparison);
-        self.file.save().await?;
+        self.file.change(|ledger| ledger.comparison = Some(comparison)).await?;
         Ok(Digest(number))
     }
 
@@ -90,23 +89,24 @@ impl Session {
             return Err(Stop::fail(FailReason::TargetChanged, "somebody writes to the target while it is being read"));
         }
         let writer = reader.target.marked_by().await?;
-        let ledger = &mut self.file.ledger;
-        if work.kind == CycleKind::Resync
-            && let Err(failure) = check_left_alone(ledger, &now, writer)
-        {
-            // Also where what is planned by this is never applied: what was verified before is not what is there. Not for a
-            // cycle of another kind that asks for digests, which comparing settles as well.
-            ledger.doubt.get_or_insert(failure.detail);
-        }
         let read_to = reader.target_disk.min(reader.disk);
-        if ledger.compared == Some(work.cycle) && ledger.fingerprint.as_ref() == Some(&now) {
-            // Asked again after a restart: the agent may have planned by the first answer.
-            ledger.compared_to = ledger.compared_to.map(|first| first.min(read_to));
-        } else {
-            (ledger.compared, ledger.compared_to) = (Some(work.cycle), Some(read_to));
-            (ledger.fingerprint, ledger.writing) = (Some(now), None);
-        }
-        Ok(self.file.save().await?)
+        let note = |ledger: &mut Ledger| {
+            if work.kind == CycleKind::Resync
+                && let Err(failure) = check_left_alone(ledger, &now, writer)
+            {
+                // Also where what is planned by this is never applied: what was verified before is not what is there. Not for a
+                // cycle of another kind that asks for digests, which comparing settles as well.
+                ledger.doubt.get_or_insert(failure.detail);
+            }
+            if ledger.compared == Some(work.cycle) && ledger.fingerprint.as_ref() == Some(&now) {
+                // Asked again after a restart: the agent may have planned by the first answer.
+                ledger.compared_to = ledger.compared_to.map(|first| first.min(read_to));
+            } else {
+                (ledger.compared, ledger.compared_to) = (Some(work.cycle), Some(read_to));
+                (ledger.fingerprint, ledger.writing) = (Some(now), None);
+            }
+        };
+        Ok(self.file.change(note).await?)
     }
 }
 

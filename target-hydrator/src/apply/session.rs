@@ -236,7 +236,7 @@ impl Session {
 
     /// Unwraps the data key, and pins who signed it at the first meeting.
     pub(crate) async fn unlock(&mut self, work: &Work) -> Result<DataKey, Stop> {
-        let ledger = &mut self.file.ledger;
+        let ledger = &self.file.ledger;
         if work.generation < ledger.generation {
             let text = format!(
                 "{:?} of the disk was replaced by {:?}: an agent restored from an old state; let it begin a new one",
@@ -251,9 +251,8 @@ impl Session {
         let key = work.envelope.open(&self.env.key, pinned);
         let key = key.map_err(|e| Stop::format(FailReason::WrongKey, &format!("disk {}", work.disk), &e))?;
         if ledger.signer.is_none() || ledger.generation != work.generation {
-            ledger.signer = Some(HexBytes(work.envelope.signer.clone()));
-            ledger.generation = work.generation;
-            self.file.save().await?;
+            let signer = Some(HexBytes(work.envelope.signer.clone()));
+            self.file.change(|ledger| (ledger.signer, ledger.generation) = (signer, work.generation)).await?;
         }
         Ok(key)
     }
@@ -338,8 +337,7 @@ impl Session {
             // Another file may be under its name: it is opened again.
             self.target = None;
         }
-        let ledger = &mut self.file.ledger;
-        let before = ledger.clone();
+        let mut ledger = self.file.ledger.clone();
         if let State::Applying { cycle } = ledger.state
             && cycle.cycle == work.cycle
         {
@@ -355,12 +353,12 @@ impl Session {
             // does one to which another has written: whoever looks at it next has to find that.
             drop(target.sync().await);
             if let (Ok(now), Ok(writer)) = (target.fingerprint().await, target.marked_by().await)
-                && check_left_alone(ledger, &now, writer).is_ok()
+                && check_left_alone(&ledger, &now, writer).is_ok()
             {
                 (ledger.fingerprint, ledger.writing) = (Some(now), None);
             }
         }
-        if *ledger == before { Ok(()) } else { self.file.save().await }
+        if ledger == self.file.ledger { Ok(()) } else { self.file.change(|noted| *noted = ledger).await }
     }
 
     /// After something was not brought to its end: what of it is still under way ends, and a target that no longer knows

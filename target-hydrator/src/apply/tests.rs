@@ -7,6 +7,7 @@ mod grown;
 mod hostile;
 mod initial;
 mod meddled;
+mod unsaved;
 
 use crate::apply::Report;
 use crate::ledger::State;
