@@ -308,7 +308,9 @@ impl Session {
         let note = |ledger: &mut Ledger| {
             (ledger.verified, ledger.state) = (Some(done), State::Idle);
             (ledger.fingerprint, ledger.writing) = (Some(fingerprint), None);
-            (ledger.doubt, ledger.compared) = (None, None);
+            // Whoever boots from it writes to it, and a device shows nothing of that.
+            ledger.doubt = done.whole_disk.map(|_| "it was cut over, and may have gone its own way".to_owned());
+            ledger.compared = None;
         };
         self.file.change(note).await?;
         if let Err(error) = self.file.clear_torn().await {

@@ -7,6 +7,7 @@ use super::commit::Committed;
 use super::grow::shrunk;
 use super::initial::Streamed;
 use super::pipeline::{Pipeline, Zeros};
+use super::release::Left;
 use super::segment::Cycle;
 use super::stop::{Failure, Stop};
 use crate::compute::Compute;
@@ -135,6 +136,7 @@ pub struct Session {
     pub(super) target: Option<Arc<dyn Target>>,
     pub(super) streamed: Option<Streamed>,
     pub(super) ahead: Option<Ahead>,
+    pub(super) left: Option<Left>,
 }
 
 impl Session {
@@ -145,7 +147,7 @@ impl Session {
     pub async fn open(env: Environment, work: &Work) -> Result<Self, StateError> {
         let store = env.targets.state(work).await?;
         let file = LedgerFile::open(store, work.disk, work.size).await?;
-        Ok(Self { env, file, target: None, streamed: None, ahead: None })
+        Ok(Self { env, file, target: None, streamed: None, ahead: None, left: None })
     }
 
     /// What the hydrator knows of the target.
@@ -297,6 +299,7 @@ impl Session {
         if self.file.ledger.target.as_ref() != Some(&record) {
             self.file.change(|ledger| ledger.target = Some(record)).await?;
         }
+        self.check_left(&*target).await?;
         self.target = Some(target.clone());
         Ok(target)
     }

@@ -2,6 +2,7 @@
 
 mod exchanged;
 mod grown;
+mod released;
 mod targets;
 
 use super::*;
