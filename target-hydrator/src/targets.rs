@@ -1,5 +1,6 @@
 //! Which disk goes to which target on this machine.
 
+mod found;
 mod medium;
 mod place;
 
@@ -43,8 +44,13 @@ impl LocalTargets {
         Self { named: BTreeMap::new(), any: Some(place), folder: None, clock, entropy, medium_of: asks_the_kernel() }
     }
 
+    /// The place that the configuration names for the disk.
+    fn named(&self, disk: DiskId) -> Option<&Place> {
+        self.named.get(&disk).or(self.any.as_ref())
+    }
+
     fn place(&self, work: &Work) -> Option<Place> {
-        if let Some(place) = self.named.get(&work.disk).or(self.any.as_ref()) {
+        if let Some(place) = self.named(work.disk) {
             return Some(place.clone());
         }
         let (folder, format) = self.folder.as_ref()?;
@@ -57,6 +63,8 @@ impl LocalTargets {
         let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
         let name: String = work.name.chars().take(64).map(plain).collect();
         let path = folder.join(format!("{}-{}.{suffix}", name.trim_matches('-'), work.disk));
+        // It may be another name than when the target was made.
+        let path = found::of(folder, work.disk, &path).unwrap_or(path);
         Some(Place { path, format: *format, state: None, overwrite: false, source: None })
     }
 
@@ -130,7 +138,8 @@ impl TargetFactory for LocalTargets {
         let path = place.path.display().to_string();
         if let Some(record) = ledger.target.clone().filter(|r| r.made) {
             // The ledger goes with the target, which may have been moved together with it; the format can't change.
-            if record.format != place.format.name() {
+            // For the targets' folder what it says is that of new ones.
+            if record.format != place.format.name() && self.named(work.disk).is_some() {
                 let text = format!(
                     "target {} was made as {}, {} is asked for now: keep the format, or begin a new target",
                     record.path, record.format, place.format

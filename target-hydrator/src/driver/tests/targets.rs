@@ -174,3 +174,57 @@ async fn a_preview_tells_what_would_be_done() {
     std::fs::write(folder.path().join("target.raw.sluice/ledger"), b"SLUICLED\x09\0").expect("written");
     assert!(preview(&place, size).expect_err("damaged").to_string().contains("ledger"));
 }
+
+#[tokio::test]
+async fn a_disk_that_is_renamed_keeps_its_target() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let targets = |format| {
+        let place = place(PathBuf::new(), Format::Raw);
+        let local = LocalTargets::one(place, Arc::new(SystemClock), Arc::new(OsEntropy::new()));
+        Arc::new(LocalTargets { any: None, folder: Some((folder.path().to_path_buf(), format)), ..local })
+    };
+    let names = || {
+        let mut names: Vec<_> =
+            folder.path().read_dir().expect("there").map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let mut source = Source::new(SIZE, 92, Arc::new(MemoryStore::new()));
+    let api = Arc::new(FakeApi::default());
+    let running = Running::start(environment(&source, targets(Format::Vhd)), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let last = verified(&api, &first).await;
+    running.end().await;
+    let before = names();
+    // Under another name, and where new targets are made in another format.
+    let plan = source.scribble(&[Extent::new(1, 1)]);
+    let mut delta = source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
+    delta.work.name = "renamed".to_owned();
+    let running = Running::start(environment(&source, targets(Format::Vhdx)), &api);
+    let last = verified(&api, &delta).await;
+    running.end().await;
+    assert_eq!(names(), before);
+    let path = folder.path().join(format!("host-sda-{}.vhd", source.disk));
+    assert_equal(&source, &path, Format::Vhd).await;
+    // What an earlier version made beside it under the new name has no newer ledger.
+    let stale = folder.path().join(format!("renamed-{}.vhd", source.disk));
+    std::fs::write(&stale, b"older").expect("written");
+    let plan = source.scribble(&[Extent::new(2, 1)]);
+    let mut delta = source.ship(CycleKind::Delta, 3, plan, Some(last)).await;
+    delta.work.name = "renamed".to_owned();
+    let running = Running::start(environment(&source, targets(Format::Vhd)), &api);
+    verified(&api, &delta).await;
+    running.end().await;
+    assert_equal(&source, &path, Format::Vhd).await;
+    // An image that is gone is not made anew under the new name.
+    std::fs::remove_file(&stale).and_then(|()| std::fs::remove_file(&path)).expect("removed");
+    let plan = source.scribble(&[Extent::new(3, 1)]);
+    let mut delta = source.ship(CycleKind::Delta, 4, plan, Some(delta.reference())).await;
+    delta.work.name = "renamed again".to_owned();
+    let running = Running::start(environment(&source, targets(Format::Vhd)), &api);
+    let verdict = verdict(&api, &delta).await;
+    let Outcome::Failed { detail, .. } = verdict.outcome else { panic!("{:?}", verdict.outcome) };
+    assert!(detail.contains("is gone") && detail.contains("host-sda"), "{detail}");
+    running.end().await;
+}
