@@ -1,13 +1,17 @@
 //! Targets whose sectors lie in the file in their own order, from one position on.
 
+use super::dynamic::run;
 use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
+use crate::formats::Step;
 use async_trait::async_trait;
 use sluice_platform::device::Activity;
 use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Mutex;
 
 /// A raw image, a fixed VHD or VHDX, or a block device. A crash while data is written can't hurt its format: no metadata
-/// changes after it was made.
+/// changes after it was made, but for what a VHDX's header says of its being written.
 #[derive(Debug)]
 pub struct LinearTarget {
     file: DirectFile,
@@ -15,12 +19,27 @@ pub struct LinearTarget {
     start: u64,
     /// Bytes of the disk that are in the file; the last sector may be partial in a raw image.
     size: ByteCount,
+    /// What is to be done before the first write.
+    first: Mutex<Vec<Step>>,
+    begun: AtomicBool,
 }
 
 impl LinearTarget {
-    /// The disk of `size` bytes that lies in `file` from byte `start` on.
-    pub fn new(file: DirectFile, start: u64, size: ByteCount) -> Self {
-        Self { file, start, size }
+    /// The disk of `size` bytes that lies in `file` from byte `start` on. The `first` steps are done before it is first written.
+    pub fn new(file: DirectFile, start: u64, size: ByteCount, first: Vec<Step>) -> Self {
+        Self { file, start, size, begun: AtomicBool::new(first.is_empty()), first: Mutex::new(first) }
+    }
+
+    /// To be called before anything is changed. Where it fails it is done again, in the same places.
+    async fn begin(&self) -> Result<(), TargetError> {
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut first = self.first.lock().await;
+        run(&self.file, first.iter().cloned()).await?;
+        first.clear();
+        self.begun.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Where the extent is in the file: offset and length in bytes, without what a partial last sector lacks.
@@ -60,11 +79,14 @@ impl Target for LinearTarget {
             return Ok(());
         }
         let (offset, len) = self.place(extent_of(at, bytes.len()))?;
+        self.begin().await?;
         Ok(self.file.write_at(offset, bytes, 0..len as usize).await.1?)
     }
 
     async fn write_parts(&self, extents: &[Extent], bytes: AlignedBuf) -> Result<(), TargetError> {
-        Ok(self.file.write_parts(self.parts(extents)?, bytes).await.1?)
+        let parts = self.parts(extents)?;
+        self.begin().await?;
+        Ok(self.file.write_parts(parts, bytes).await.1?)
     }
 
     async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
@@ -72,6 +94,7 @@ impl Target for LinearTarget {
             return Ok(());
         }
         let (offset, len) = self.place(extent)?;
+        self.begin().await?;
         Ok(self.file.punch_hole(offset, len).await?)
     }
 

@@ -238,16 +238,16 @@ impl TargetPlan {
         let file = OpenOptions::new().write(true).exclusive(true).depth(DEPTH).open(path)?;
         let file_size = file.size()?;
         if file.is_block_device() {
-            return self.fits(LinearTarget::new(file, 0, file_size));
+            return self.fits(LinearTarget::new(file, 0, file_size, Vec::new()));
         }
         let image =
             open_as(self.spec.format, &Metadata(&file), file_size).map_err(|e| TargetError::format(&shown, e))?;
         let size = image.virtual_size;
-        let (live, recovery) = LiveImage::new(image, &*entropy);
+        let (mut live, recovery) = LiveImage::new(image, &*entropy);
         match live.linear_start() {
             Some(start) => {
                 run(&file, recovery).await?;
-                self.fits(LinearTarget::new(file, start, size))
+                self.fits(LinearTarget::new(file, start, size, live.steps_before_data(&*entropy)))
             }
             None => self.fits(DynamicTarget::new(file, live, recovery, entropy).await?),
         }

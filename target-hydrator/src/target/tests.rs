@@ -105,6 +105,47 @@ async fn dynamic_vhdx_behaves_like_a_disk() {
     behaves_like_a_disk(Format::VhdxDynamic).await;
 }
 
+/// A VHDX's ids of its file's and its data's last writer (MS-VHDX 2.2.2), by the header in force.
+fn written_by(path: &Path) -> [u128; 2] {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(path).expect("there");
+    let headers = [64 << 10, 128 << 10].map(|at| {
+        let mut header = [0; 48];
+        file.read_exact_at(&mut header, at).expect("a header");
+        let number = |at: usize| u128::from_le_bytes(*header[at..].first_chunk().expect("sixteen bytes"));
+        (number(8) as u64, [number(16), number(32)])
+    });
+    headers.into_iter().max().expect("two").1
+}
+
+#[tokio::test]
+async fn a_vhdx_says_once_an_opening_that_it_is_written() {
+    for format in [Format::Vhdx, Format::VhdxDynamic] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("disk");
+        drop(carry_out(&plan(spec(&path, format), false, false).expect("allowed")).await);
+        let opened = async || carry_out(&plan(spec(&path, format), true, false).expect("ours")).await;
+        for round in 0..2 {
+            let before = written_by(&path);
+            let target = opened().await;
+            read(&*target, Extent::new(0, 8)).await;
+            target.sync().await.expect("flushed");
+            assert_eq!(written_by(&path), before, "{format}: it was only read");
+            match round {
+                0 => target.write(Sector(8), AlignedBuf::from_slice(&[7; 512])).await.expect("written"),
+                _ => target.zero(Extent::new(8, 1)).await.expect("zeroed"),
+            }
+            let after = written_by(&path);
+            assert!(after[0] != before[0] && after[1] != before[1], "{format}: {before:x?} {after:x?}");
+            target.write_parts(&[Extent::new(9, 1)], AlignedBuf::from_slice(&[8; 512])).await.expect("written");
+            target.sync().await.expect("flushed");
+            assert_eq!(written_by(&path), after, "{format}: once");
+            drop(target);
+            assert_eq!(read(&*opened().await, Extent::new(9, 1)).await, [8; 512]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_target_bears_the_mark_of_its_last_writer() {
     // Not where folders are made otherwise: that may be a tmpfs, which keeps attributes since Linux 6.6.
