@@ -50,7 +50,8 @@ impl Session {
             let from = part * PART_GRAINS;
             for step in (from..grain_count(disk).min(from + PART_GRAINS)).step_by(STEP_GRAINS as usize) {
                 self.env.budget.give_way().await;
-                let digests = reader.read(step, self).await?;
+                let mut digests = reader.read(step, self).await?;
+                self.doubt_unflushed(step, &mut digests);
                 self.env.progress.add(work.disk, ByteCount(digests.len() as u64 * GRAIN_BYTES));
                 table.extend(digests);
             }
@@ -67,6 +68,17 @@ impl Session {
         }
         self.env.progress.idle(work.disk);
         Ok(())
+    }
+
+    /// What a failed flush may have lost is told to be something else, whatever is read there: it is sent again.
+    fn doubt_unflushed(&self, first: u64, digests: &mut [Digest]) {
+        let lost = self.unflushed.lost();
+        for (number, digest) in (first..).zip(digests) {
+            if lost.runs_in(Extent::new(number * GRAIN_SECTORS, GRAIN_SECTORS)).next().is_some() {
+                // Of no grain: nobody knows bytes with it.
+                self.env.entropy.fill(&mut digest.0);
+            }
+        }
     }
 
     /// The comparison's number: that of the one that was cut short where the target is what it was then, so that an agent which

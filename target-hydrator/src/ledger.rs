@@ -5,6 +5,7 @@
 //! what it is: a cycle to be applied again.
 
 mod applied;
+mod unflushed;
 
 pub use applied::AppliedGroup;
 

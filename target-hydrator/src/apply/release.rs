@@ -6,6 +6,7 @@
 
 use super::session::Session;
 use super::stop::Stop;
+use crate::state::StateError;
 use crate::target::{Target, TargetError};
 use sluice_platform::device::Activity;
 
@@ -15,6 +16,27 @@ pub(super) struct Left {
 }
 
 impl Session {
+    /// After something was not brought to its end: what of it is still under way ends, and a target that no longer knows
+    /// what is in its file finds out. Whether that works, the next use tells.
+    pub(crate) async fn settle_target(&self) {
+        if let Some(target) = &self.target {
+            drop(target.sync().await);
+        }
+        if let Err(error) = self.keep_unflushed().await {
+            tracing::warn!(disk = %self.file.ledger.disk, "what a failed flush may have lost is known until the hydrator ends: {error}");
+        }
+    }
+
+    /// Keeps over a restart what failed flushes may have lost, where that has changed.
+    pub(super) async fn keep_unflushed(&self) -> Result<(), StateError> {
+        let Some(sectors) = self.unflushed.news() else { return Ok(()) };
+        let kept = self.file.keep_unflushed(sectors).await;
+        if kept.is_err() {
+            self.unflushed.not_kept();
+        }
+        kept
+    }
+
     /// True where the target is held.
     pub fn holds_target(&self) -> bool {
         self.target.is_some()

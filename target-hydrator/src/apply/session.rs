@@ -15,7 +15,7 @@ use crate::ledger::{HexBytes, Ledger, LedgerFile, State, TargetRecord, VerifiedC
 use crate::progress::Progress;
 use crate::spool::Spool;
 use crate::state::{StateError, StateStore};
-use crate::target::{Target, TargetError};
+use crate::target::{Target, TargetError, Unflushed, Watched};
 use async_trait::async_trait;
 use sluice_cache_store::CacheStore;
 use sluice_platform::system::OsEntropy;
@@ -137,6 +137,7 @@ pub struct Session {
     pub(super) streamed: Option<Streamed>,
     pub(super) ahead: Option<Ahead>,
     pub(super) left: Option<Left>,
+    pub(crate) unflushed: Arc<Unflushed>,
 }
 
 impl Session {
@@ -147,7 +148,8 @@ impl Session {
     pub async fn open(env: Environment, work: &Work) -> Result<Self, StateError> {
         let store = env.targets.state(work).await?;
         let file = LedgerFile::open(store, work.disk, work.size).await?;
-        Ok(Self { env, file, target: None, streamed: None, ahead: None, left: None })
+        let unflushed = Arc::new(Unflushed::new(file.unflushed().await?));
+        Ok(Self { env, file, target: None, streamed: None, ahead: None, left: None, unflushed })
     }
 
     /// What the hydrator knows of the target.
@@ -300,8 +302,7 @@ impl Session {
             self.file.change(|ledger| ledger.target = Some(record)).await?;
         }
         self.check_left(&*target).await?;
-        self.target = Some(target.clone());
-        Ok(target)
+        Ok(self.target.insert(Arc::new(Watched::new(target, self.unflushed.clone()))).clone())
     }
 
     pub(super) fn pipeline(
@@ -361,15 +362,8 @@ impl Session {
                 (ledger.fingerprint, ledger.writing) = (Some(now), None);
             }
         }
+        self.keep_unflushed().await?;
         if ledger == self.file.ledger { Ok(()) } else { self.file.change(|noted| *noted = ledger).await }
-    }
-
-    /// After something was not brought to its end: what of it is still under way ends, and a target that no longer knows
-    /// what is in its file finds out. Whether that works, the next use tells.
-    pub(crate) async fn settle_target(&self) {
-        if let Some(target) = &self.target {
-            drop(target.sync().await);
-        }
     }
 }
 

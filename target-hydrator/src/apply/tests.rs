@@ -7,6 +7,7 @@ mod grown;
 mod hostile;
 mod initial;
 mod meddled;
+mod unflushed;
 mod unsaved;
 
 use crate::apply::Report;

@@ -1,5 +1,6 @@
 //! Targets that make their blocks as they are written: dynamic VHD and VHDX.
 
+use super::flush::{flush, forget};
 use super::linear::{extent_of, fingerprint, sum_of};
 use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
 use crate::formats::{FileRange, LiveImage, ReadAt, Step, open_as};
@@ -83,7 +84,7 @@ impl DynamicTarget {
     /// Opens the image again, as after a crash.
     async fn open_again(&self, live: &mut Live) -> Result<(), TargetError> {
         // Requests that nobody waits for any more may still be on their way.
-        self.file.sync_data().await?;
+        flush(&self.file).await?;
         let size = self.file.size()?;
         let image = open_as(live.image.format(), &Metadata(&self.file), size).map_err(|e| self.failed(e))?;
         let (image, recovery) = LiveImage::new(image, &*self.entropy);
@@ -224,6 +225,7 @@ impl Target for DynamicTarget {
         }
         let steps = live.begin()?.steps_after_data(&*self.entropy);
         let done = run(&self.file, steps).await;
+        forget(&self.file).await;
         live.end(done)
     }
 

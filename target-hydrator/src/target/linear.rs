@@ -1,6 +1,7 @@
 //! Targets whose sectors lie in the file in their own order, from one position on.
 
 use super::dynamic::run;
+use super::flush::flush;
 use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
 use crate::formats::Step;
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use sluice_platform::device::Activity;
 use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 
 /// A raw image, a fixed VHD or VHDX, or a block device. A crash while data is written can't hurt its format: no metadata
 /// changes after it was made, but for what a VHDX's header says of its being written.
@@ -22,24 +23,38 @@ pub struct LinearTarget {
     /// What is to be done before the first write.
     first: Mutex<Vec<Step>>,
     begun: AtomicBool,
+    /// Held for reading while something is written, for writing while it is flushed; only where reading back takes that.
+    writing: RwLock<()>,
 }
 
 impl LinearTarget {
     /// The disk of `size` bytes that lies in `file` from byte `start` on. The `first` steps are done before it is first written.
     pub fn new(file: DirectFile, start: u64, size: ByteCount, first: Vec<Step>) -> Self {
-        Self { file, start, size, begun: AtomicBool::new(first.is_empty()), first: Mutex::new(first) }
+        Self {
+            file,
+            start,
+            size,
+            begun: AtomicBool::new(first.is_empty()),
+            first: Mutex::new(first),
+            writing: RwLock::default(),
+        }
     }
 
-    /// To be called before anything is changed. Where it fails it is done again, in the same places.
-    async fn begin(&self) -> Result<(), TargetError> {
+    /// To be called before anything is changed, and the answer held until it is. Where it fails it is done again, in the same
+    /// places.
+    async fn begin(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, TargetError> {
+        let writing = match self.file.is_direct() {
+            true => None,
+            false => Some(self.writing.read().await),
+        };
         if self.begun.load(Ordering::Acquire) {
-            return Ok(());
+            return Ok(writing);
         }
         let mut first = self.first.lock().await;
         run(&self.file, first.iter().cloned()).await?;
         first.clear();
         self.begun.store(true, Ordering::Release);
-        Ok(())
+        Ok(writing)
     }
 
     /// Where the extent is in the file: offset and length in bytes, without what a partial last sector lacks.
@@ -79,13 +94,13 @@ impl Target for LinearTarget {
             return Ok(());
         }
         let (offset, len) = self.place(extent_of(at, bytes.len()))?;
-        self.begin().await?;
+        let _writing = self.begin().await?;
         Ok(self.file.write_at(offset, bytes, 0..len as usize).await.1?)
     }
 
     async fn write_parts(&self, extents: &[Extent], bytes: AlignedBuf) -> Result<(), TargetError> {
         let parts = self.parts(extents)?;
-        self.begin().await?;
+        let _writing = self.begin().await?;
         Ok(self.file.write_parts(parts, bytes).await.1?)
     }
 
@@ -94,7 +109,7 @@ impl Target for LinearTarget {
             return Ok(());
         }
         let (offset, len) = self.place(extent)?;
-        self.begin().await?;
+        let _writing = self.begin().await?;
         Ok(self.file.punch_hole(offset, len).await?)
     }
 
@@ -137,7 +152,11 @@ impl Target for LinearTarget {
     }
 
     async fn sync(&self) -> Result<(), TargetError> {
-        Ok(self.file.sync_data().await?)
+        let _nothing_written = match self.file.is_direct() {
+            true => None,
+            false => Some(self.writing.write().await),
+        };
+        flush(&self.file).await
     }
 
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {

@@ -8,9 +8,11 @@
 mod dynamic;
 mod error;
 mod fingerprint;
+mod flush;
 mod linear;
 mod memory;
 pub mod plan;
+mod unflushed;
 mod writer;
 
 #[cfg(test)]
@@ -21,6 +23,7 @@ pub use error::{TargetError, TargetErrorKind};
 pub use fingerprint::Fingerprint;
 pub use linear::LinearTarget;
 pub use memory::{MemoryDisk, MemoryTarget};
+pub use unflushed::{Unflushed, Watched};
 pub use writer::{WRITER_ATTRIBUTE, WriterMark};
 
 use async_trait::async_trait;

@@ -1,6 +1,7 @@
 //! Deciding about a target, and only then making it: plan, show, carry out.
 
 use super::dynamic::{Metadata, run};
+use super::flush::warn_if_cached;
 use super::{DynamicTarget, LinearTarget, Target, TargetError, TargetErrorKind, writer};
 use crate::formats::{Format, Layout, LiveImage, check_growth, grow, open_as};
 use sluice_platform::device::{DeviceFacts, is_block_device, same_storage};
@@ -236,6 +237,7 @@ impl TargetPlan {
         let path = &self.spec.path;
         let shown = path.display().to_string();
         let file = OpenOptions::new().write(true).exclusive(true).depth(DEPTH).open(path)?;
+        warn_if_cached(&file);
         let file_size = file.size()?;
         if file.is_block_device() {
             return self.fits(LinearTarget::new(file, 0, file_size, Vec::new()));

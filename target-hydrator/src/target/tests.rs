@@ -105,6 +105,26 @@ async fn dynamic_vhdx_behaves_like_a_disk() {
     behaves_like_a_disk(Format::VhdxDynamic).await;
 }
 
+#[tokio::test]
+async fn without_direct_io_what_is_read_after_a_flush_is_what_the_medium_has() {
+    use std::os::unix::fs::FileExt;
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: no loop device to be had, nothing was tested");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = sluice_test_support::devices::Loop::new(folder.path(), "disk", 1 << 20, 512);
+    let options = sluice_platform::OpenOptions::new().write(true).exclusive(true).direct(false);
+    let file = options.open(device.path()).expect("opens");
+    let target = LinearTarget::new(file, 0, ByteCount(1 << 20), Vec::new());
+    target.write(Sector(0), AlignedBuf::from_slice(&[1; 8192])).await.expect("written");
+    target.sync().await.expect("flushed");
+    // The medium loses a page, and the page cache of the device would not know.
+    let backing = std::fs::File::options().write(true).open(device.backing()).expect("opens");
+    backing.write_all_at(&[0; 4096], 4096).and_then(|()| backing.sync_all()).expect("written");
+    assert_eq!(read(&target, Extent::new(0, 16)).await, [[1; 4096], [0; 4096]].concat());
+}
+
 /// A VHDX's ids of its file's and its data's last writer (MS-VHDX 2.2.2), by the header in force.
 fn written_by(path: &Path) -> [u128; 2] {
     use std::os::unix::fs::FileExt;

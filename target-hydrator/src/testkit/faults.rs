@@ -29,6 +29,8 @@ struct Plan {
     done: u64,
     gone: bool,
     aside: Option<(u64, Box<dyn FnOnce() + Send>)>,
+    /// Flushes that still fail, and say so.
+    failing_flushes: u32,
     /// Records that are still saved before the state has no room for any more.
     state_left: Option<u64>,
 }
@@ -52,6 +54,16 @@ impl Faults {
     /// After so many more records the state takes none, until the next `set`.
     pub fn fail_state_after(&self, records: u64) {
         *self.plan.lock() = Plan { state_left: Some(records), ..Plan::default() };
+    }
+    /// The next flushes fail, though whoever reads afterwards is given what was written.
+    pub fn fail_flushes(&self, flushes: u32) {
+        *self.plan.lock() = Plan { failing_flushes: flushes, ..Plan::default() };
+    }
+    fn fails_flush(&self) -> bool {
+        let mut plan = self.plan.lock();
+        let fails = plan.failing_flushes > 0;
+        plan.failing_flushes -= u32::from(fails);
+        fails
     }
     fn refuses_state(&self) -> bool {
         let mut plan = self.plan.lock();
@@ -176,6 +188,9 @@ impl Target for FaultTarget {
     }
 
     async fn sync(&self) -> Result<(), TargetError> {
+        if self.faults.fails_flush() {
+            return Err(failed(TargetErrorKind::Io));
+        }
         match self.faults.step() {
             Then::Crash => std::future::pending().await,
             Then::Fail(kind) => Err(failed(kind)),
