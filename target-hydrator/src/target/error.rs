@@ -13,6 +13,8 @@ pub enum TargetErrorKind {
     Full,
     /// It could not be written or read.
     Io,
+    /// What was read back of its tables is not what was written.
+    Mismatch,
     /// It is not the target that it should be, or it is damaged.
     NotOurs,
     /// It exists and belongs to someone else.
@@ -51,6 +53,7 @@ impl TargetError {
         match self.kind {
             TargetErrorKind::Full => FailReason::TargetFull,
             TargetErrorKind::NotOurs | TargetErrorKind::OtherMedium => FailReason::TargetChanged,
+            TargetErrorKind::Mismatch => FailReason::DigestMismatch,
             TargetErrorKind::SizeChanged => FailReason::SourceChangedSize,
             _ => FailReason::TargetWrite,
         }

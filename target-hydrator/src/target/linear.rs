@@ -1,7 +1,8 @@
 //! Targets whose sectors lie in the file in their own order, from one position on.
 
 use super::dynamic::run;
-use super::flush::flush;
+use super::flush::{flush, forget};
+use super::unproven::Unproven;
 use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
 use crate::formats::Step;
 use async_trait::async_trait;
@@ -51,7 +52,10 @@ impl LinearTarget {
             return Ok(writing);
         }
         let mut first = self.first.lock().await;
-        run(&self.file, first.iter().cloned()).await?;
+        let mut unproven = Unproven::default();
+        run(&self.file, unproven.note(first.clone())).await?;
+        forget(&self.file).await;
+        unproven.prove(&self.file).await?;
         first.clear();
         self.begun.store(true, Ordering::Release);
         Ok(writing)

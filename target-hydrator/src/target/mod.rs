@@ -13,6 +13,7 @@ mod linear;
 mod memory;
 pub mod plan;
 mod unflushed;
+mod unproven;
 mod writer;
 
 #[cfg(test)]
