@@ -1,7 +1,7 @@
 //! The hydrator's configuration file.
 
 use crate::formats::Format;
-use crate::targets::{LocalTargets, Place};
+use crate::targets::{LocalTargets, Place, asks_the_kernel};
 use serde::{Deserialize, Deserializer};
 use sluice_cache_store::StoreOptions;
 use sluice_proto::DiskId;
@@ -85,11 +85,19 @@ pub struct Single {
     /// The image's format; by the file's suffix if none is given.
     #[serde(default, deserialize_with = "maybe_format")]
     pub format: Option<Format>,
-    /// Where the target's state is kept; in `PATH.sluice` if none is given.
+    /// Where the target's state is kept; in `PATH.sluice` if none is given, which a block device can't have.
     pub state: Option<PathBuf>,
     /// Whether a file or device that is there already may be overwritten at the first cycle.
     #[serde(default)]
     pub overwrite: bool,
+}
+
+impl Single {
+    fn place(&self) -> Place {
+        let format = self.format.or_else(|| Format::from_suffix(&self.path).ok()).unwrap_or(Format::Raw);
+        let (path, state) = (self.path.clone(), self.state.clone());
+        Place { path, format, state, overwrite: self.overwrite, source: None }
+    }
 }
 
 fn default_format() -> Format {
@@ -113,13 +121,17 @@ impl Config {
     /// Reads a configuration file. Relative paths in it are relative to its folder.
     ///
     /// # Errors
-    /// It can't be read, or a key is unknown, missing or has a wrong value.
+    /// It can't be read, a key is unknown, missing or has a wrong value, or a block device is to be a target and has no
+    /// place for its state.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let bytes = sluice_platform::durable::read_file_limited(path, FILE_BYTES_MAX);
         let bytes = bytes.map_err(|e| ConfigError(format!("configuration: {e}")))?;
         let text = String::from_utf8(bytes).map_err(|_| ConfigError(format!("{} is not text", path.display())))?;
         let mut config = Self::parse(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
         config.resolve(path.parent().unwrap_or(Path::new("")));
+        for place in config.single.iter().map(Single::place) {
+            place.state_folder().map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
+        }
         Ok(config)
     }
 
@@ -157,17 +169,13 @@ impl Config {
 
     /// The targets that it names.
     pub fn local_targets(&self, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> LocalTargets {
-        let place = |single: &Single| {
-            let format = single.format.or_else(|| Format::from_suffix(&single.path).ok()).unwrap_or(Format::Raw);
-            let (path, state) = (single.path.clone(), single.state.clone());
-            (single.disk, Place { path, format, state, overwrite: single.overwrite, source: None })
-        };
         LocalTargets {
-            named: self.single.iter().map(place).collect(),
+            named: self.single.iter().map(|single| (single.disk, single.place())).collect(),
             any: None,
             folder: self.targets.as_ref().map(|t| (t.folder.clone(), t.format)),
             clock,
             entropy,
+            medium_of: asks_the_kernel(),
         }
     }
 
@@ -220,6 +228,15 @@ mod tests {
         let config = Config::load(&path).expect("valid");
         assert_eq!(config.key, folder.path().join("hydrator.key"));
         assert!(!format!("{config:?}").contains("hush"));
+        // A device's state may not lie next to it, in memory.
+        let single =
+            "[[target]]\ndisk = \"0b0e2c1e-5d55-4b62-8a4b-1f1f0d7a3a11\"\nformat = \"raw\"\npath = \"/dev/vdz\"\n";
+        std::fs::write(&path, format!("{}\n{single}", crate::init::CONFIG)).expect("written");
+        let error = Config::load(&path).expect_err("no place for its state").to_string();
+        assert!(error.contains("hydrator.toml") && error.contains("state = \"/var/lib/sluice/dev-vdz\""), "{error}");
+        std::fs::write(&path, format!("{}\n{single}state = \"vdz\"\n", crate::init::CONFIG)).expect("written");
+        let config = Config::load(&path).expect("valid");
+        assert_eq!(config.single[0].state, Some(folder.path().join("vdz")));
         let error = Config::load(&folder.path().join("none.toml")).expect_err("missing").to_string();
         assert!(error.contains("none.toml"), "{error}");
     }

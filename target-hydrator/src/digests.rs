@@ -1,7 +1,7 @@
 //! The target's digests, made when an agent wants to compare: of what is on the target now, whatever the ledger says.
 
 use crate::apply::{Holes, Session, Stop, check_left_alone};
-use crate::ledger::Comparison;
+use crate::ledger::{Comparison, Ledger};
 use crate::progress::Phase;
 use crate::target::{Fingerprint, Target};
 use sluice_client::HydratorApi;
@@ -50,7 +50,8 @@ impl Session {
             let from = part * PART_GRAINS;
             for step in (from..grain_count(disk).min(from + PART_GRAINS)).step_by(STEP_GRAINS as usize) {
                 self.env.budget.give_way().await;
-                let digests = reader.read(step, self).await?;
+                let mut digests = reader.read(step, self).await?;
+                self.doubt_unflushed(step, &mut digests);
                 self.env.progress.add(work.disk, ByteCount(digests.len() as u64 * GRAIN_BYTES));
                 table.extend(digests);
             }
@@ -69,6 +70,17 @@ impl Session {
         Ok(())
     }
 
+    /// What a failed flush may have lost is told to be something else, whatever is read there: it is sent again.
+    fn doubt_unflushed(&self, first: u64, digests: &mut [Digest]) {
+        let lost = self.unflushed.lost();
+        for (number, digest) in (first..).zip(digests) {
+            if lost.runs_in(Extent::new(number * GRAIN_SECTORS, GRAIN_SECTORS)).next().is_some() {
+                // Of no grain: nobody knows bytes with it.
+                self.env.entropy.fill(&mut digest.0);
+            }
+        }
+    }
+
     /// The comparison's number: that of the one that was cut short where the target is what it was then, so that an agent which
     /// has some of its digests can go on with the others; else a new one.
     async fn begin_comparison(&mut self, work: &Work, now: &Fingerprint) -> Result<Digest, Stop> {
@@ -79,8 +91,7 @@ impl Session {
         let mut number = [0; 32];
         self.env.entropy.fill(&mut number[..NUMBER_BYTES]);
         let comparison = Comparison { cycle: work.cycle, number: Digest(number), fingerprint: *now };
-        self.file.ledger.comparison = Some(comparison);
-        self.file.save().await?;
+        self.file.change(|ledger| ledger.comparison = Some(comparison)).await?;
         Ok(Digest(number))
     }
 
@@ -90,23 +101,24 @@ impl Session {
             return Err(Stop::fail(FailReason::TargetChanged, "somebody writes to the target while it is being read"));
         }
         let writer = reader.target.marked_by().await?;
-        let ledger = &mut self.file.ledger;
-        if work.kind == CycleKind::Resync
-            && let Err(failure) = check_left_alone(ledger, &now, writer)
-        {
-            // Also where what is planned by this is never applied: what was verified before is not what is there. Not for a
-            // cycle of another kind that asks for digests, which comparing settles as well.
-            ledger.doubt.get_or_insert(failure.detail);
-        }
         let read_to = reader.target_disk.min(reader.disk);
-        if ledger.compared == Some(work.cycle) && ledger.fingerprint.as_ref() == Some(&now) {
-            // Asked again after a restart: the agent may have planned by the first answer.
-            ledger.compared_to = ledger.compared_to.map(|first| first.min(read_to));
-        } else {
-            (ledger.compared, ledger.compared_to) = (Some(work.cycle), Some(read_to));
-            (ledger.fingerprint, ledger.writing) = (Some(now), None);
-        }
-        Ok(self.file.save().await?)
+        let note = |ledger: &mut Ledger| {
+            if work.kind == CycleKind::Resync
+                && let Err(failure) = check_left_alone(ledger, &now, writer)
+            {
+                // Also where what is planned by this is never applied: what was verified before is not what is there. Not for a
+                // cycle of another kind that asks for digests, which comparing settles as well.
+                ledger.doubt.get_or_insert(failure.detail);
+            }
+            if ledger.compared == Some(work.cycle) && ledger.fingerprint.as_ref() == Some(&now) {
+                // Asked again after a restart: the agent may have planned by the first answer.
+                ledger.compared_to = ledger.compared_to.map(|first| first.min(read_to));
+            } else {
+                (ledger.compared, ledger.compared_to) = (Some(work.cycle), Some(read_to));
+                (ledger.fingerprint, ledger.writing) = (Some(now), None);
+            }
+        };
+        Ok(self.file.change(note).await?)
     }
 }
 

@@ -46,6 +46,8 @@ format = "vhd"
 #: disk = "0b0e2c1e-5d55-4b62-8a4b-1f1f0d7a3a11"
 #: path = "/dev/disk/by-id/example"
 #: format = "raw"
+# What the hydrator notes of the target: next to an image, in PATH.sluice, if it is left out; a block device needs a folder.
+#: state = "/var/lib/sluice/example"
 # A file or device that is there already is only taken with this.
 #: overwrite = false
 "#;

@@ -5,12 +5,14 @@
 //! what it is: a cycle to be applied again.
 
 mod applied;
+mod unflushed;
 
 pub use applied::AppliedGroup;
 
 use crate::state::{StateError, StateStore};
 use crate::target::{Fingerprint, WriterMark};
 use serde::{Deserialize, Serialize};
+use sluice_platform::device::Medium;
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation, SectorBitmap, SectorCount};
 use std::sync::Arc;
@@ -20,8 +22,8 @@ pub const LEDGER_NAME: &str = "ledger";
 /// The bitmap of sectors that may not be as the last verified cycle left them.
 pub const TORN_NAME: &str = "torn-sectors";
 const MAGIC: [u8; 8] = *b"SLUICLED";
-/// The version that this Sluice writes. Change log: 1, the first; `growing` and `writing` came later and are left out where there
-/// is none, so that a program which doesn't know them reads the ledgers of targets at rest.
+/// The version that this Sluice writes. Change log: 1, the first; `growing`, `writing` and `device` came later and are left out where
+/// there is none, so that a program which doesn't know them reads the ledgers of images at rest.
 const VERSION: u16 = 1;
 const HEAD_BYTES: usize = 16;
 const SUM_BYTES: usize = 8;
@@ -107,6 +109,20 @@ pub struct TargetRecord {
     pub format: String,
     /// False from the decision to make it until it was made: what stands there then is a beginning of ours.
     pub made: bool,
+    /// The block device that it is; none for an image, and where nobody has looked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceRecord>,
+}
+
+/// A block device when it was opened last, so that another one under its name is not taken for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRecord {
+    /// What tells its medium apart from others.
+    #[serde(default, skip_serializing_if = "Medium::is_unknown")]
+    pub medium: Medium,
+    /// Its size in bytes.
+    pub size: ByteCount,
 }
 
 /// A cycle that was proven, with all that its report needs, so that the report can be made again.

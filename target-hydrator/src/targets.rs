@@ -1,5 +1,12 @@
 //! Which disk goes to which target on this machine.
 
+mod found;
+mod medium;
+mod place;
+
+pub use medium::{MediumOf, asks_the_kernel};
+pub use place::{Place, state_folder};
+
 use crate::apply::TargetFactory;
 use crate::formats::Format;
 use crate::ledger::{LEDGER_BYTES_MAX, LEDGER_NAME, Ledger, TargetRecord};
@@ -15,21 +22,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A target that is named for one disk.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The image's file or the block device.
-    pub path: PathBuf,
-    /// Its format.
-    pub format: Format,
-    /// Where its state is kept; next to it, in `PATH.sluice`, if none.
-    pub state: Option<PathBuf>,
-    /// Whether a target that exists and is not ours may be overwritten.
-    pub overwrite: bool,
-    /// The source's path, where it is on this machine.
-    pub source: Option<PathBuf>,
-}
-
 /// Targets as files and devices of this machine.
 pub struct LocalTargets {
     /// Targets by disk.
@@ -42,16 +34,23 @@ pub struct LocalTargets {
     pub clock: Arc<dyn Clock>,
     /// Makes their ids.
     pub entropy: Arc<dyn Entropy>,
+    /// Tells which medium a block device is.
+    pub medium_of: MediumOf,
 }
 
 impl LocalTargets {
     /// A factory for one disk, whichever it is.
     pub fn one(place: Place, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { named: BTreeMap::new(), any: Some(place), folder: None, clock, entropy }
+        Self { named: BTreeMap::new(), any: Some(place), folder: None, clock, entropy, medium_of: asks_the_kernel() }
+    }
+
+    /// The place that the configuration names for the disk.
+    fn named(&self, disk: DiskId) -> Option<&Place> {
+        self.named.get(&disk).or(self.any.as_ref())
     }
 
     fn place(&self, work: &Work) -> Option<Place> {
-        if let Some(place) = self.named.get(&work.disk).or(self.any.as_ref()) {
+        if let Some(place) = self.named(work.disk) {
             return Some(place.clone());
         }
         let (folder, format) = self.folder.as_ref()?;
@@ -64,6 +63,8 @@ impl LocalTargets {
         let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' };
         let name: String = work.name.chars().take(64).map(plain).collect();
         let path = folder.join(format!("{}-{}.{suffix}", name.trim_matches('-'), work.disk));
+        // It may be another name than when the target was made.
+        let path = found::of(folder, work.disk, &path).unwrap_or(path);
         Some(Place { path, format: *format, state: None, overwrite: false, source: None })
     }
 
@@ -88,7 +89,7 @@ impl LocalTargets {
 /// # Errors
 /// The target may not be used, or its state can't be read.
 pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError> {
-    let folder = place.state.clone().unwrap_or_else(|| state_folder(&place.path));
+    let folder = place.state_folder().map_err(|e| TargetError::new(TargetErrorKind::NotOurs, e.to_string()))?;
     let unreadable =
         |text: String| TargetError::new(TargetErrorKind::NotOurs, format!("state in {}: {text}", folder.display()));
     let bytes = read_file_if_exists(&folder.join(LEDGER_NAME), LEDGER_BYTES_MAX);
@@ -97,6 +98,7 @@ pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError
         None => None,
     };
     let record = ledger.as_ref().and_then(|ledger| ledger.target.as_ref());
+    medium::device_of(place, ledger.as_ref(), &asks_the_kernel())?;
     if let Some(ledger) = ledger.as_ref().filter(|l| size < l.size_to_be() && record.is_some()) {
         let text = format!(
             "the source has {size} bytes now, target {} was made for {}, and a target never shrinks: make the source as \
@@ -115,13 +117,6 @@ pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError
     Ok(plan)
 }
 
-/// The state folder of a target at `path`, where none is named.
-pub fn state_folder(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".sluice");
-    PathBuf::from(name)
-}
-
 #[async_trait]
 impl TargetFactory for LocalTargets {
     async fn state(&self, work: &Work) -> Result<Arc<dyn StateStore>, StateError> {
@@ -132,29 +127,29 @@ impl TargetFactory for LocalTargets {
             );
             StateError::new(text)
         })?;
-        let folder = place.state.unwrap_or_else(|| state_folder(&place.path));
-        Ok(Arc::new(StateFolder::open(&folder)?))
+        Ok(Arc::new(StateFolder::open(&place.state_folder()?)?))
     }
 
     async fn choose(&self, work: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {
         let place = self.place(work).ok_or_else(|| {
             TargetError::new(TargetErrorKind::NotOurs, format!("disk {} has no target in the configuration", work.disk))
         })?;
-        let record = ledger.target.clone();
-        if let Some(record) = record.filter(|r| r.made) {
+        let device = medium::device_of(&place, Some(ledger), &self.medium_of)?;
+        let path = place.path.display().to_string();
+        if let Some(record) = ledger.target.clone().filter(|r| r.made) {
             // The ledger goes with the target, which may have been moved together with it; the format can't change.
-            if record.format != place.format.name() {
+            // For the targets' folder what it says is that of new ones.
+            if record.format != place.format.name() && self.named(work.disk).is_some() {
                 let text = format!(
                     "target {} was made as {}, {} is asked for now: keep the format, or begin a new target",
                     record.path, record.format, place.format
                 );
                 return Err(TargetError::new(TargetErrorKind::NotOurs, text));
             }
-            return Ok(TargetRecord { path: place.path.display().to_string(), ..record });
+            return Ok(TargetRecord { path, device, ..record });
         }
         let begun = ledger.target.as_ref().is_some_and(|r| Path::new(&r.path) == place.path);
-        let record =
-            TargetRecord { path: place.path.display().to_string(), format: place.format.name().into(), made: false };
+        let record = TargetRecord { path, format: place.format.name().into(), made: false, device };
         let plan = plan(self.spec(work, &record)?, false, begun)?;
         for warning in plan.warnings {
             tracing::warn!(disk = %work.disk, "{warning}");
@@ -163,13 +158,17 @@ impl TargetFactory for LocalTargets {
     }
 
     async fn make(&self, work: &Work, record: &TargetRecord) -> Result<(), TargetError> {
+        medium::check_again(record, &self.medium_of)?;
         let plan = plan(self.spec(work, record)?, false, true)?;
         plan.carry_out(&*self.clock, self.entropy.clone()).await.map(drop)
     }
 
     async fn open(&self, work: &Work, record: &TargetRecord) -> Result<Arc<dyn Target>, TargetError> {
         let plan = plan(self.spec(work, record)?, true, false)?;
-        plan.carry_out(&*self.clock, self.entropy.clone()).await
+        let target = plan.carry_out(&*self.clock, self.entropy.clone()).await?;
+        // What is open by now stays what it is.
+        medium::check_again(record, &self.medium_of)?;
+        Ok(target)
     }
 
     async fn check_growth(

@@ -289,6 +289,8 @@ impl Session {
         let manifest = &cycle.manifest;
         let whole = manifest.disk_bytes.sectors_ceil();
         self.env.progress.begin(manifest.disk, manifest.cycle, Phase::WholeDisk, whole.bytes());
+        // Where the page cache can't be gone around, it is emptied by this.
+        cycle.pipeline.target.sync().await?;
         let found = cycle.pipeline.whole_digest().await?;
         if found == expected {
             return Ok(found);
@@ -308,9 +310,15 @@ impl Session {
         let note = |ledger: &mut Ledger| {
             (ledger.verified, ledger.state) = (Some(done), State::Idle);
             (ledger.fingerprint, ledger.writing) = (Some(fingerprint), None);
-            (ledger.doubt, ledger.compared) = (None, None);
+            // Whoever boots from it writes to it, and a device shows nothing of that.
+            ledger.doubt = done.whole_disk.map(|_| "it was cut over, and may have gone its own way".to_owned());
+            ledger.compared = None;
         };
         self.file.change(note).await?;
+        // What stays there of sectors that are flushed by now is compared once more than it must be.
+        if let Err(error) = self.keep_unflushed().await {
+            tracing::debug!(%error, "what a failed flush may have lost is not brought up to date");
+        }
         if let Err(error) = self.file.clear_torn().await {
             tracing::debug!(%error, "a leftover of the cycle could not be removed; the ledger no longer counts it");
         }

@@ -10,10 +10,12 @@ use super::accept::{check_left_alone, check_manifest};
 use super::session::Session;
 use super::stop::Stop;
 use crate::ledger::{Ledger, State};
+use crate::target::{Target, Watched};
 use sluice_proto::cycle::FailReason;
 use sluice_proto::manifest::Manifest;
 use sluice_proto::wire::Work;
 use sluice_proto::{ByteCount, Extent};
+use std::sync::Arc;
 
 impl Session {
     /// Grows the target where the manifest says that the source has grown. Whether the cycle may be applied is judged
@@ -98,6 +100,7 @@ impl Session {
         let at = from.max(had.bytes()).min(to);
         self.env.targets.grow(work, &record, at, to).await?;
         let target = self.env.targets.open(&Work { size: to, ..work.clone() }, &record).await?;
+        let target: Arc<dyn Target> = Arc::new(Watched::new(target, self.unflushed.clone()));
         if self.bears_other_mark(&*target).await? {
             tracing::warn!(disk = %work.disk, "another hydrator wrote to the target while it grew: it is compared once more");
             self.file.change(|ledger| ledger.compared = None).await?;
@@ -110,6 +113,7 @@ impl Session {
         let end = |ledger: &mut Ledger| {
             (ledger.growing, ledger.growing_from, ledger.growing_zeros) = (None, None, None);
             (ledger.source_size, ledger.fingerprint, ledger.writing) = (to, Some(fingerprint), None);
+            ledger.target = Some(record);
         };
         // Where that fails it grows again, which changes nothing.
         self.file.change(end).await?;

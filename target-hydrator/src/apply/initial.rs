@@ -209,12 +209,15 @@ impl Session {
         self.bear_mark(target).await
     }
 
-    /// Notes what of an initial cycle is durably on the target.
+    /// Notes what of an initial cycle is durably on the target. What could not be noted does not count: the cache store lets go
+    /// of what the appliance is told.
     pub(super) async fn note_applied(&mut self, groups: Vec<AppliedGroup>) -> Result<(), Stop> {
-        if let State::Initial { applied, .. } = &mut self.file.ledger.state {
-            *applied = groups;
-        }
-        Ok(self.file.save().await?)
+        let note = |ledger: &mut Ledger| {
+            if let State::Initial { applied, .. } = &mut ledger.state {
+                *applied = groups;
+            }
+        };
+        Ok(self.file.change(note).await?)
     }
 }
 

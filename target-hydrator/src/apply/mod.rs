@@ -18,6 +18,7 @@ mod grow;
 mod initial;
 mod mark;
 mod pipeline;
+mod release;
 mod segment;
 mod session;
 mod stop;

@@ -7,6 +7,7 @@ use super::commit::Committed;
 use super::grow::shrunk;
 use super::initial::Streamed;
 use super::pipeline::{Pipeline, Zeros};
+use super::release::Left;
 use super::segment::Cycle;
 use super::stop::{Failure, Stop};
 use crate::compute::Compute;
@@ -14,7 +15,7 @@ use crate::ledger::{HexBytes, Ledger, LedgerFile, State, TargetRecord, VerifiedC
 use crate::progress::Progress;
 use crate::spool::Spool;
 use crate::state::{StateError, StateStore};
-use crate::target::{Target, TargetError};
+use crate::target::{Target, TargetError, Unflushed, Watched};
 use async_trait::async_trait;
 use sluice_cache_store::CacheStore;
 use sluice_platform::system::OsEntropy;
@@ -135,6 +136,8 @@ pub struct Session {
     pub(super) target: Option<Arc<dyn Target>>,
     pub(super) streamed: Option<Streamed>,
     pub(super) ahead: Option<Ahead>,
+    pub(super) left: Option<Left>,
+    pub(crate) unflushed: Arc<Unflushed>,
 }
 
 impl Session {
@@ -145,7 +148,8 @@ impl Session {
     pub async fn open(env: Environment, work: &Work) -> Result<Self, StateError> {
         let store = env.targets.state(work).await?;
         let file = LedgerFile::open(store, work.disk, work.size).await?;
-        Ok(Self { env, file, target: None, streamed: None, ahead: None })
+        let unflushed = Arc::new(Unflushed::new(file.unflushed().await?));
+        Ok(Self { env, file, target: None, streamed: None, ahead: None, left: None, unflushed })
     }
 
     /// What the hydrator knows of the target.
@@ -236,7 +240,7 @@ impl Session {
 
     /// Unwraps the data key, and pins who signed it at the first meeting.
     pub(crate) async fn unlock(&mut self, work: &Work) -> Result<DataKey, Stop> {
-        let ledger = &mut self.file.ledger;
+        let ledger = &self.file.ledger;
         if work.generation < ledger.generation {
             let text = format!(
                 "{:?} of the disk was replaced by {:?}: an agent restored from an old state; let it begin a new one",
@@ -251,9 +255,8 @@ impl Session {
         let key = work.envelope.open(&self.env.key, pinned);
         let key = key.map_err(|e| Stop::format(FailReason::WrongKey, &format!("disk {}", work.disk), &e))?;
         if ledger.signer.is_none() || ledger.generation != work.generation {
-            ledger.signer = Some(HexBytes(work.envelope.signer.clone()));
-            ledger.generation = work.generation;
-            self.file.save().await?;
+            let signer = Some(HexBytes(work.envelope.signer.clone()));
+            self.file.change(|ledger| (ledger.signer, ledger.generation) = (signer, work.generation)).await?;
         }
         Ok(key)
     }
@@ -289,19 +292,17 @@ impl Session {
         let targets = self.env.targets.clone();
         let mut record = targets.choose(work, &self.file.ledger).await?;
         if !record.made {
-            self.file.ledger.source_size = work.size;
-            self.file.ledger.target = Some(record.clone());
-            self.file.save().await?;
+            let begun = Some(record.clone());
+            self.file.change(|ledger| (ledger.source_size, ledger.target) = (work.size, begun)).await?;
             targets.make(work, &record).await?;
         }
         let target = targets.open(&Work { size: self.file.ledger.source_size, ..work.clone() }, &record).await?;
-        if !record.made {
-            record.made = true;
-            self.file.ledger.target = Some(record);
-            self.file.save().await?;
+        record.made = true;
+        if self.file.ledger.target.as_ref() != Some(&record) {
+            self.file.change(|ledger| ledger.target = Some(record)).await?;
         }
-        self.target = Some(target.clone());
-        Ok(target)
+        self.check_left(&*target).await?;
+        Ok(self.target.insert(Arc::new(Watched::new(target, self.unflushed.clone()))).clone())
     }
 
     pub(super) fn pipeline(
@@ -340,8 +341,7 @@ impl Session {
             // Another file may be under its name: it is opened again.
             self.target = None;
         }
-        let ledger = &mut self.file.ledger;
-        let before = ledger.clone();
+        let mut ledger = self.file.ledger.clone();
         if let State::Applying { cycle } = ledger.state
             && cycle.cycle == work.cycle
         {
@@ -357,20 +357,13 @@ impl Session {
             // does one to which another has written: whoever looks at it next has to find that.
             drop(target.sync().await);
             if let (Ok(now), Ok(writer)) = (target.fingerprint().await, target.marked_by().await)
-                && check_left_alone(ledger, &now, writer).is_ok()
+                && check_left_alone(&ledger, &now, writer).is_ok()
             {
                 (ledger.fingerprint, ledger.writing) = (Some(now), None);
             }
         }
-        if *ledger == before { Ok(()) } else { self.file.save().await }
-    }
-
-    /// After something was not brought to its end: what of it is still under way ends, and a target that no longer knows
-    /// what is in its file finds out. Whether that works, the next use tells.
-    pub(crate) async fn settle_target(&self) {
-        if let Some(target) = &self.target {
-            drop(target.sync().await);
-        }
+        self.keep_unflushed().await?;
+        if ledger == self.file.ledger { Ok(()) } else { self.file.change(|noted| *noted = ledger).await }
     }
 }
 

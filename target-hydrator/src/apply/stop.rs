@@ -1,7 +1,7 @@
 //! How applying a cycle can end without its being verified.
 
 use crate::state::StateError;
-use crate::target::TargetError;
+use crate::target::{TargetError, TargetErrorKind};
 use sluice_cache_store::{StoreError, StoreErrorKind};
 use sluice_proto::cycle::FailReason;
 use sluice_proto::{Digest, FormatError};
@@ -71,7 +71,8 @@ impl Stop {
 impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error.kind() {
-            crate::target::TargetErrorKind::Busy => Self::Later(error.to_string()),
+            // A cycle that failed would be followed by a comparison, which makes whatever is there a copy of the source.
+            TargetErrorKind::Busy | TargetErrorKind::OtherMedium => Self::Later(error.to_string()),
             _ => Self::fail(error.reason(), error.to_string()),
         }
     }

@@ -7,6 +7,8 @@ mod grown;
 mod hostile;
 mod initial;
 mod meddled;
+mod unflushed;
+mod unsaved;
 
 use crate::apply::Report;
 use crate::ledger::State;

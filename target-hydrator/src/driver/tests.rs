@@ -1,7 +1,9 @@
 //! The whole hydrator on real files, with an appliance that a test plays.
 
+mod exchanged;
 mod foreign;
 mod grown;
+mod released;
 mod targets;
 
 use super::*;

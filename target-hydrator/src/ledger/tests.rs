@@ -6,7 +6,7 @@ use sluice_proto::Extent;
 fn ledger() -> Ledger {
     let cycle = CycleRef { cycle: CycleNo(7), manifest: Digest([3; 32]) };
     Ledger {
-        target: Some(TargetRecord { path: "/srv/disk.vhd".into(), format: "vhd".into(), made: true }),
+        target: Some(TargetRecord { path: "/srv/disk.vhd".into(), format: "vhd".into(), made: true, device: None }),
         generation: Generation(2),
         signer: Some(HexBytes(vec![1, 2, 255])),
         fingerprint: Some(Fingerprint { size: 9, inode: 8, modified_ns: -7, changed_ns: 6 }),
@@ -24,6 +24,19 @@ fn a_ledger_comes_back() {
     let initial = State::Initial { cycle: CycleNo(1), generation: Generation(1), applied: groups };
     for state in [State::Idle, initial, State::Torn { cycle: CycleNo(3) }] {
         let ledger = Ledger { state, ..ledger() };
+        assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
+    }
+}
+
+#[test]
+fn a_ledger_that_knows_of_no_device_is_read_as_ever() {
+    let old = ledger();
+    assert!(!String::from_utf8_lossy(&old.encode()).contains("device"));
+    for names in ["{}", r#"{"wwid":"naa.1"}"#] {
+        let medium = serde_json::from_str(names).expect("a medium's names");
+        let device = Some(DeviceRecord { medium, size: ByteCount(5) });
+        let target = old.target.clone().map(|target| TargetRecord { device, ..target });
+        let ledger = Ledger { target, ..old.clone() };
         assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
     }
 }

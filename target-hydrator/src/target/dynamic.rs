@@ -1,6 +1,8 @@
 //! Targets that make their blocks as they are written: dynamic VHD and VHDX.
 
+use super::flush::{flush, forget};
 use super::linear::{extent_of, fingerprint, sum_of};
+use super::unproven::Unproven;
 use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
 use crate::formats::{FileRange, LiveImage, ReadAt, Step, open_as};
 use async_trait::async_trait;
@@ -18,13 +20,16 @@ const LOOK_SECTORS: u64 = 2 << 20;
 ///
 /// Where a write failed, or nobody waited for its end, the tables in memory may name blocks that are not in the file. Then
 /// everything fails in the same way until the next [`Target::sync`], which opens the image again as after a crash, and
-/// fails too: what was written since the one before may be lost.
+/// fails too: what was written since the one before may be lost. It fails so, too, where the tables that it has written are not
+/// on the medium.
 pub struct DynamicTarget {
     file: DirectFile,
     live: Mutex<Live>,
     /// Held for reading while data is written, for writing while tables are: no table entry may become durable before
     /// the data of the write that made it.
     writing: RwLock<()>,
+    /// Tables that were written since the last flush; it reads them back.
+    unproven: parking_lot::Mutex<Unproven>,
     entropy: Arc<dyn Entropy>,
     sectors: SectorCount,
 }
@@ -67,27 +72,43 @@ impl DynamicTarget {
         recovery: Vec<Step>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, TargetError> {
-        run(&file, recovery).await?;
+        let mut unproven = Unproven::default();
+        run(&file, unproven.note(recovery)).await?;
         let sectors = image.virtual_size().sectors_ceil();
         let live = Mutex::new(Live { image, lost: None });
-        Ok(Self { file, live, writing: RwLock::new(()), entropy, sectors })
+        Ok(Self { file, live, writing: RwLock::new(()), unproven: unproven.into(), entropy, sectors })
+    }
+
+    /// Changes tables; the next flush reads them back.
+    async fn run(&self, steps: Vec<Step>) -> Result<(), TargetError> {
+        let steps = self.unproven.lock().note(steps);
+        run(&self.file, steps).await
+    }
+
+    /// Flushes data and tables, and reads the tables back.
+    async fn flush(&self, steps: Vec<Step>) -> Result<(), TargetError> {
+        self.run(steps).await?;
+        forget(&self.file).await;
+        let written = std::mem::take(&mut *self.unproven.lock());
+        written.prove(&self.file).await
     }
 
     /// Makes blocks for these sectors where there are none; where they are.
     async fn make_room(&self, image: &mut LiveImage, extent: Extent) -> Result<Vec<FileRange>, TargetError> {
         let ranges = image.resolve_write(&Metadata(&self.file), extent).map_err(|e| self.failed(e))?;
-        run(&self.file, image.steps_before_data(&*self.entropy)).await?;
+        self.run(image.steps_before_data(&*self.entropy)).await?;
         Ok(ranges)
     }
 
     /// Opens the image again, as after a crash.
     async fn open_again(&self, live: &mut Live) -> Result<(), TargetError> {
         // Requests that nobody waits for any more may still be on their way.
-        self.file.sync_data().await?;
+        flush(&self.file).await?;
         let size = self.file.size()?;
         let image = open_as(live.image.format(), &Metadata(&self.file), size).map_err(|e| self.failed(e))?;
         let (image, recovery) = LiveImage::new(image, &*self.entropy);
-        run(&self.file, recovery).await?;
+        *self.unproven.lock() = Unproven::default();
+        self.run(recovery).await?;
         *live = Live { image, lost: None };
         Ok(())
     }
@@ -165,7 +186,7 @@ impl Target for DynamicTarget {
             let present = live.image()?.resolve_present(&Metadata(&self.file), extent).map_err(|e| self.failed(e))?;
             if !present.is_empty() {
                 let steps = live.begin()?.steps_before_data(&*self.entropy);
-                let done = run(&self.file, steps).await;
+                let done = self.run(steps).await;
                 live.end(done)?;
             }
             present
@@ -223,7 +244,7 @@ impl Target for DynamicTarget {
             return Err(error);
         }
         let steps = live.begin()?.steps_after_data(&*self.entropy);
-        let done = run(&self.file, steps).await;
+        let done = self.flush(steps).await;
         live.end(done)
     }
 

@@ -13,6 +13,8 @@ pub enum TargetErrorKind {
     Full,
     /// It could not be written or read.
     Io,
+    /// What was read back of its tables is not what was written.
+    Mismatch,
     /// It is not the target that it should be, or it is damaged.
     NotOurs,
     /// It exists and belongs to someone else.
@@ -21,6 +23,8 @@ pub enum TargetErrorKind {
     TooSmall,
     /// The target lies on the disk that it is to be a copy of.
     OnSource,
+    /// Another disk is under its name: nothing is decided until the right one is there.
+    OtherMedium,
     /// It is in use by another process.
     Busy,
     /// The source's size is not what the target was made for.
@@ -48,7 +52,8 @@ impl TargetError {
     pub fn reason(&self) -> FailReason {
         match self.kind {
             TargetErrorKind::Full => FailReason::TargetFull,
-            TargetErrorKind::NotOurs => FailReason::TargetChanged,
+            TargetErrorKind::NotOurs | TargetErrorKind::OtherMedium => FailReason::TargetChanged,
+            TargetErrorKind::Mismatch => FailReason::DigestMismatch,
             TargetErrorKind::SizeChanged => FailReason::SourceChangedSize,
             _ => FailReason::TargetWrite,
         }

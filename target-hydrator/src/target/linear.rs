@@ -1,12 +1,19 @@
 //! Targets whose sectors lie in the file in their own order, from one position on.
 
+use super::dynamic::run;
+use super::flush::{flush, forget};
+use super::unproven::Unproven;
 use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
+use crate::formats::Step;
 use async_trait::async_trait;
+use sluice_platform::device::Activity;
 use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 
 /// A raw image, a fixed VHD or VHDX, or a block device. A crash while data is written can't hurt its format: no metadata
-/// changes after it was made.
+/// changes after it was made, but for what a VHDX's header says of its being written.
 #[derive(Debug)]
 pub struct LinearTarget {
     file: DirectFile,
@@ -14,12 +21,44 @@ pub struct LinearTarget {
     start: u64,
     /// Bytes of the disk that are in the file; the last sector may be partial in a raw image.
     size: ByteCount,
+    /// What is to be done before the first write.
+    first: Mutex<Vec<Step>>,
+    begun: AtomicBool,
+    /// Held for reading while something is written, for writing while it is flushed; only where reading back takes that.
+    writing: RwLock<()>,
 }
 
 impl LinearTarget {
-    /// The disk of `size` bytes that lies in `file` from byte `start` on.
-    pub fn new(file: DirectFile, start: u64, size: ByteCount) -> Self {
-        Self { file, start, size }
+    /// The disk of `size` bytes that lies in `file` from byte `start` on. The `first` steps are done before it is first written.
+    pub fn new(file: DirectFile, start: u64, size: ByteCount, first: Vec<Step>) -> Self {
+        Self {
+            file,
+            start,
+            size,
+            begun: AtomicBool::new(first.is_empty()),
+            first: Mutex::new(first),
+            writing: RwLock::default(),
+        }
+    }
+
+    /// To be called before anything is changed, and the answer held until it is. Where it fails it is done again, in the same
+    /// places.
+    async fn begin(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, TargetError> {
+        let writing = match self.file.is_direct() {
+            true => None,
+            false => Some(self.writing.read().await),
+        };
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(writing);
+        }
+        let mut first = self.first.lock().await;
+        let mut unproven = Unproven::default();
+        run(&self.file, unproven.note(first.clone())).await?;
+        forget(&self.file).await;
+        unproven.prove(&self.file).await?;
+        first.clear();
+        self.begun.store(true, Ordering::Release);
+        Ok(writing)
     }
 
     /// Where the extent is in the file: offset and length in bytes, without what a partial last sector lacks.
@@ -59,11 +98,14 @@ impl Target for LinearTarget {
             return Ok(());
         }
         let (offset, len) = self.place(extent_of(at, bytes.len()))?;
+        let _writing = self.begin().await?;
         Ok(self.file.write_at(offset, bytes, 0..len as usize).await.1?)
     }
 
     async fn write_parts(&self, extents: &[Extent], bytes: AlignedBuf) -> Result<(), TargetError> {
-        Ok(self.file.write_parts(self.parts(extents)?, bytes).await.1?)
+        let parts = self.parts(extents)?;
+        let _writing = self.begin().await?;
+        Ok(self.file.write_parts(parts, bytes).await.1?)
     }
 
     async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
@@ -71,6 +113,7 @@ impl Target for LinearTarget {
             return Ok(());
         }
         let (offset, len) = self.place(extent)?;
+        let _writing = self.begin().await?;
         Ok(self.file.punch_hole(offset, len).await?)
     }
 
@@ -113,7 +156,11 @@ impl Target for LinearTarget {
     }
 
     async fn sync(&self) -> Result<(), TargetError> {
-        Ok(self.file.sync_data().await?)
+        let _nothing_written = match self.file.is_direct() {
+            true => None,
+            false => Some(self.writing.write().await),
+        };
+        flush(&self.file).await
     }
 
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
@@ -126,6 +173,10 @@ impl Target for LinearTarget {
 
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
         writer::mark(&self.file, by).await
+    }
+
+    async fn activity(&self) -> Option<Activity> {
+        self.file.is_block_device().then(|| Activity::of(self.file.file())).flatten()
     }
 
     fn describe(&self) -> String {

@@ -8,9 +8,12 @@
 mod dynamic;
 mod error;
 mod fingerprint;
+mod flush;
 mod linear;
 mod memory;
 pub mod plan;
+mod unflushed;
+mod unproven;
 mod writer;
 
 #[cfg(test)]
@@ -21,9 +24,11 @@ pub use error::{TargetError, TargetErrorKind};
 pub use fingerprint::Fingerprint;
 pub use linear::LinearTarget;
 pub use memory::{MemoryDisk, MemoryTarget};
+pub use unflushed::{Unflushed, Watched};
 pub use writer::{WRITER_ATTRIBUTE, WriterMark};
 
 use async_trait::async_trait;
+use sluice_platform::device::Activity;
 use sluice_platform::{AlignedBuf, DirectFile};
 use sluice_proto::{Extent, Sector, SectorCount};
 use std::ops::Range;
@@ -83,6 +88,11 @@ pub trait Target: Send + Sync {
     /// Puts the mark of whoever begins to write on the target, durably: before the first [`Target::write`]. It changes the
     /// fingerprint. False where the target can't bear it.
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError>;
+
+    /// Of a block device, whose fingerprint shows no writes: what the kernel counts of them, as far as it does. None for an image.
+    async fn activity(&self) -> Option<Activity> {
+        None
+    }
 
     /// What and where the target is, for people.
     fn describe(&self) -> String;

@@ -1,6 +1,7 @@
 //! Deciding about a target, and only then making it: plan, show, carry out.
 
 use super::dynamic::{Metadata, run};
+use super::flush::warn_if_cached;
 use super::{DynamicTarget, LinearTarget, Target, TargetError, TargetErrorKind, writer};
 use crate::formats::{Format, Layout, LiveImage, check_growth, grow, open_as};
 use sluice_platform::device::{DeviceFacts, is_block_device, same_storage};
@@ -75,6 +76,10 @@ pub fn plan(spec: TargetSpec, ours: bool, begun: bool) -> Result<TargetPlan, Tar
             )),
         };
     }
+    if !exists && names_device(&spec.path) {
+        let text = format!("target device {shown} is not there: attach it; no file is made in its place");
+        return Err(TargetError::new(TargetErrorKind::NotOurs, text));
+    }
     let allowed = spec.overwrite || begun;
     if exists && !allowed {
         return Err(TargetError::new(
@@ -89,6 +94,13 @@ pub fn plan(spec: TargetSpec, ours: bool, begun: bool) -> Result<TargetPlan, Tar
         (false, false) => Action::Create,
     };
     Ok(TargetPlan { spec, action, warnings })
+}
+
+/// True where the path is a block device, or could only be one: what else is put into `/dev` is gone when the machine starts
+/// again.
+pub fn names_device(path: &Path) -> bool {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    is_block_device(path) || (whole.starts_with("/dev") && !whole.starts_with("/dev/shm"))
 }
 
 fn check_source(spec: &TargetSpec, shown: &str) -> Result<(), TargetError> {
@@ -225,18 +237,19 @@ impl TargetPlan {
         let path = &self.spec.path;
         let shown = path.display().to_string();
         let file = OpenOptions::new().write(true).exclusive(true).depth(DEPTH).open(path)?;
+        warn_if_cached(&file);
         let file_size = file.size()?;
         if file.is_block_device() {
-            return self.fits(LinearTarget::new(file, 0, file_size));
+            return self.fits(LinearTarget::new(file, 0, file_size, Vec::new()));
         }
         let image =
             open_as(self.spec.format, &Metadata(&file), file_size).map_err(|e| TargetError::format(&shown, e))?;
         let size = image.virtual_size;
-        let (live, recovery) = LiveImage::new(image, &*entropy);
+        let (mut live, recovery) = LiveImage::new(image, &*entropy);
         match live.linear_start() {
             Some(start) => {
                 run(&file, recovery).await?;
-                self.fits(LinearTarget::new(file, start, size))
+                self.fits(LinearTarget::new(file, start, size, live.steps_before_data(&*entropy)))
             }
             None => self.fits(DynamicTarget::new(file, live, recovery, entropy).await?),
         }

@@ -106,6 +106,128 @@ async fn dynamic_vhdx_behaves_like_a_disk() {
 }
 
 #[tokio::test]
+async fn without_direct_io_what_is_read_after_a_flush_is_what_the_medium_has() {
+    use std::os::unix::fs::FileExt;
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: no loop device to be had, nothing was tested");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = sluice_test_support::devices::Loop::new(folder.path(), "disk", 1 << 20, 512);
+    let options = sluice_platform::OpenOptions::new().write(true).exclusive(true).direct(false);
+    let file = options.open(device.path()).expect("opens");
+    let target = LinearTarget::new(file, 0, ByteCount(1 << 20), Vec::new());
+    target.write(Sector(0), AlignedBuf::from_slice(&[1; 8192])).await.expect("written");
+    target.sync().await.expect("flushed");
+    // The medium loses a page, and the page cache of the device would not know.
+    let backing = std::fs::File::options().write(true).open(device.backing()).expect("opens");
+    backing.write_all_at(&[0; 4096], 4096).and_then(|()| backing.sync_all()).expect("written");
+    assert_eq!(read(&target, Extent::new(0, 16)).await, [[1; 4096], [0; 4096]].concat());
+}
+
+/// A disk that loses what was written of an image's tables, and says nothing.
+#[tokio::test]
+async fn tables_that_are_not_on_the_medium_fail_the_flush() {
+    use std::os::unix::fs::FileExt;
+    for format in [Format::VhdDynamic, Format::VhdxDynamic] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("disk");
+        let mut target = carry_out(&plan(spec(&path, format), false, false).expect("allowed")).await;
+        if format == Format::VhdxDynamic {
+            target.write(Sector(8), AlignedBuf::from_slice(&[6; 512])).await.expect("written");
+            target.sync().await.expect("flushed");
+            drop(target);
+            target = carry_out(&plan(spec(&path, format), true, false).expect("ours")).await;
+        }
+        target.write(Sector(8), AlignedBuf::from_slice(&[7; 512])).await.expect("written");
+        let file = std::fs::File::options().read(true).write(true).open(&path).expect("opens");
+        // The footer of a dynamic VHD behind its first block, and the header of a VHDX that says that it is written.
+        let at = match format {
+            Format::VhdDynamic => file.metadata().expect("there").len() - 512,
+            _ => newest_header(&path).0,
+        };
+        file.write_all_at(&[0; 512], at).and_then(|()| file.sync_all()).expect("written");
+        let error = target.sync().await.expect_err("it is noticed");
+        assert_eq!(error.kind(), TargetErrorKind::Mismatch, "{format}: {error}");
+        assert_eq!(error.reason(), sluice_proto::cycle::FailReason::DigestMismatch);
+        assert!(error.to_string().contains(&format!("(byte {at})")), "{format}: {error}");
+        // Nothing is gone on with until the image was opened again.
+        let again = target.write(Sector(8), AlignedBuf::from_slice(&[7; 512])).await.expect_err("refused");
+        assert_eq!(again.kind(), TargetErrorKind::Mismatch);
+        target.sync().await.expect_err("it is opened again");
+        target.write(Sector(8), AlignedBuf::from_slice(&[8; 512])).await.expect("written");
+        target.sync().await.expect("flushed");
+        drop(target);
+        let target = carry_out(&plan(spec(&path, format), true, false).expect("ours")).await;
+        assert_eq!(read(&*target, Extent::new(8, 1)).await, [8; 512]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_back_of_tables_is_what_was_written_last() {
+    use super::unproven::Unproven;
+    use crate::formats::Step;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let disk = sluice_platform::DirectFile::open_rw(file.path()).expect("opens");
+    let mut unproven = Unproven::default();
+    let steps = vec![
+        Step::SetLen(1 << 20),
+        Step::Write(8192, vec![1; 4096]),
+        Step::Write(9216, vec![2; 512]),
+        Step::Write(100 * 512, vec![3; 1024]),
+        Step::SetLen(101 * 512),
+        Step::Sync,
+    ];
+    super::dynamic::run(&disk, unproven.note(steps)).await.expect("done");
+    unproven.prove(&disk).await.expect("it is there");
+    let mut unproven = Unproven::default();
+    unproven.note(vec![Step::Write(9216, vec![1; 512])]);
+    assert_eq!(unproven.prove(&disk).await.expect_err("it is not").kind(), TargetErrorKind::Mismatch);
+}
+
+/// Where a VHDX's header in force lies, and its ids of its file's and its data's last writer (MS-VHDX 2.2.2).
+fn newest_header(path: &Path) -> (u64, [u128; 2]) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(path).expect("there");
+    let headers = [64 << 10, 128 << 10].map(|at| {
+        let mut header = [0; 48];
+        file.read_exact_at(&mut header, at).expect("a header");
+        let number = |at: usize| u128::from_le_bytes(*header[at..].first_chunk().expect("sixteen bytes"));
+        (number(8) as u64, at, [number(16), number(32)])
+    });
+    let (_, at, ids) = headers.into_iter().max().expect("two");
+    (at, ids)
+}
+
+#[tokio::test]
+async fn a_vhdx_says_once_an_opening_that_it_is_written() {
+    for format in [Format::Vhdx, Format::VhdxDynamic] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("disk");
+        drop(carry_out(&plan(spec(&path, format), false, false).expect("allowed")).await);
+        let opened = async || carry_out(&plan(spec(&path, format), true, false).expect("ours")).await;
+        for round in 0..2 {
+            let before = newest_header(&path).1;
+            let target = opened().await;
+            read(&*target, Extent::new(0, 8)).await;
+            target.sync().await.expect("flushed");
+            assert_eq!(newest_header(&path).1, before, "{format}: it was only read");
+            match round {
+                0 => target.write(Sector(8), AlignedBuf::from_slice(&[7; 512])).await.expect("written"),
+                _ => target.zero(Extent::new(8, 1)).await.expect("zeroed"),
+            }
+            let after = newest_header(&path).1;
+            assert!(after[0] != before[0] && after[1] != before[1], "{format}: {before:x?} {after:x?}");
+            target.write_parts(&[Extent::new(9, 1)], AlignedBuf::from_slice(&[8; 512])).await.expect("written");
+            target.sync().await.expect("flushed");
+            assert_eq!(newest_header(&path).1, after, "{format}: once");
+            drop(target);
+            assert_eq!(read(&*opened().await, Extent::new(9, 1)).await, [8; 512]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_target_bears_the_mark_of_its_last_writer() {
     // Not where folders are made otherwise: that may be a tmpfs, which keeps attributes since Linux 6.6.
     let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");

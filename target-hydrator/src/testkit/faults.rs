@@ -29,6 +29,10 @@ struct Plan {
     done: u64,
     gone: bool,
     aside: Option<(u64, Box<dyn FnOnce() + Send>)>,
+    /// Flushes that still fail, and say so.
+    failing_flushes: u32,
+    /// Records that are still saved before the state has no room for any more.
+    state_left: Option<u64>,
 }
 
 /// Faults to come, shared by a target and its state.
@@ -46,6 +50,30 @@ impl Faults {
     /// Somebody else does this after `left` more operations, right before the next one; nothing else goes wrong.
     pub fn aside(&self, left: u64, deed: impl FnOnce() + Send + 'static) {
         *self.plan.lock() = Plan { aside: Some((left, Box::new(deed))), ..Plan::default() };
+    }
+    /// After so many more records the state takes none, until the next `set`.
+    pub fn fail_state_after(&self, records: u64) {
+        *self.plan.lock() = Plan { state_left: Some(records), ..Plan::default() };
+    }
+    /// The next flushes fail, though whoever reads afterwards is given what was written.
+    pub fn fail_flushes(&self, flushes: u32) {
+        *self.plan.lock() = Plan { failing_flushes: flushes, ..Plan::default() };
+    }
+    fn fails_flush(&self) -> bool {
+        let mut plan = self.plan.lock();
+        let fails = plan.failing_flushes > 0;
+        plan.failing_flushes -= u32::from(fails);
+        fails
+    }
+    fn refuses_state(&self) -> bool {
+        let mut plan = self.plan.lock();
+        match plan.state_left.map(|left| left.checked_sub(1)) {
+            Some(None) => true,
+            left => {
+                plan.state_left = left.flatten();
+                false
+            }
+        }
     }
     /// Operations since `set`.
     pub fn done(&self) -> u64 {
@@ -160,6 +188,9 @@ impl Target for FaultTarget {
     }
 
     async fn sync(&self) -> Result<(), TargetError> {
+        if self.faults.fails_flush() {
+            return Err(failed(TargetErrorKind::Io));
+        }
         match self.faults.step() {
             Then::Crash => std::future::pending().await,
             Then::Fail(kind) => Err(failed(kind)),
@@ -202,6 +233,9 @@ pub(crate) struct FaultState<S> {
 impl<S: StateStore> FaultState<S> {
     /// A crash comes before the operation or after it, by turns.
     async fn step(&self) -> Result<bool, StateError> {
+        if self.faults.refuses_state() {
+            return Err(StateError::new("the test made the state fail"));
+        }
         match self.faults.step() {
             Then::Crash => Ok(self.faults.done().is_multiple_of(2)),
             _ => Ok(true),

@@ -92,7 +92,7 @@ impl TargetFactory for MemoryTargets {
         Ok(Arc::new(faults::FaultState { inner: self.state.clone(), faults: self.faults.clone() }))
     }
     async fn choose(&self, _: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {
-        let new = TargetRecord { path: "memory".into(), format: "raw".into(), made: false };
+        let new = TargetRecord { path: "memory".into(), format: "raw".into(), made: false, device: None };
         Ok(ledger.target.clone().unwrap_or(new))
     }
     async fn make(&self, _: &Work, _: &TargetRecord) -> Result<(), TargetError> {

@@ -236,7 +236,7 @@ impl TargetFactory for SimTargets {
         Ok(Arc::new(SimState { files: self.files.clone(), life: self.life.clone() }))
     }
     async fn choose(&self, _: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {
-        let fresh = TargetRecord { path: "sim".into(), format: "raw".into(), made: false };
+        let fresh = TargetRecord { path: "sim".into(), format: "raw".into(), made: false, device: None };
         if ledger.target.is_none() && !self.medium.0.lock().durable.is_empty() {
             return Err(TargetError::new(TargetErrorKind::Exists, "the target exists and is not ours"));
         }

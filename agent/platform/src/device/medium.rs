@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The names that a disk or partition brings with it: what its maker, its hypervisor or its own tables call it. Empty where
@@ -30,6 +31,16 @@ const PARTITION_UUID: &str = "partuuid";
 const PARTITION: &str = "partition";
 
 impl Medium {
+    /// That of the block device under a path; one without names for anything else.
+    ///
+    /// # Errors
+    /// There is nothing under this name, or it can't be asked about.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let facts = fs::metadata(path)?;
+        let is_block = facts.file_type().is_block_device();
+        Ok(if is_block { Self::of(DevNo::from_raw(facts.rdev())) } else { Self::default() })
+    }
+
     pub(super) fn of(dev: DevNo) -> Self {
         let (own, disk) = (sysfs::folder(dev), sysfs::folder(sysfs::disk_of(dev)));
         Self::in_folders(&own, &disk, &PathBuf::from(format!("/run/udev/data/b{dev}")))
@@ -55,6 +66,11 @@ impl Medium {
     /// True where the kernel has any name for it.
     pub fn is_known(&self) -> bool {
         !self.0.is_empty()
+    }
+
+    /// True where the kernel has none.
+    pub fn is_unknown(&self) -> bool {
+        !self.is_known()
     }
 
     /// True where the two are surely not the same medium, or not the same part of it.

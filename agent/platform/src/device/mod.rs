@@ -1,11 +1,13 @@
 //! What a disk is: its size and sectors, its names, who uses it, and whether two of them are the same storage.
 
+mod activity;
 mod medium;
 mod mounts;
 mod storage;
 mod sysfs;
 mod uses;
 
+pub use activity::Activity;
 pub use medium::Medium;
 pub use mounts::{Mount, parse_mountinfo};
 pub use storage::{SameStorage, same_storage};

@@ -140,6 +140,11 @@ impl Files {
         Ok(size - size % u64::from(ioctl::logical_sector(&self.main)?.max(1)))
     }
 
+    /// Drops all clean pages that are cached of it.
+    pub fn forget_cached(&self) {
+        forget_cached(&self.main, 0, 0);
+    }
+
     fn buffered(&self) -> io::Result<&File> {
         if !self.is_direct {
             return Ok(&self.main);
@@ -193,7 +198,7 @@ impl Files {
     }
 }
 
-/// Drops clean cached pages of a range: the next read asks the medium.
+/// Drops clean cached pages of a range, to the file's end if `len` is 0: the next read asks the medium.
 fn forget_cached(file: &File, offset: u64, len: usize) {
     if let (Ok(offset), Ok(len)) = (signed(offset), signed(len as u64)) {
         // SAFETY: no memory is passed. A refusal does no harm: the kernel keeps the cache coherent, this is for

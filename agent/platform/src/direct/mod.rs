@@ -172,6 +172,13 @@ impl DirectFile {
         self.ask_plain(Ask::Sync).await.map(drop)
     }
 
+    /// Empties the page cache of the file, as far as nothing waits there to be written: what is read next comes from the medium.
+    /// Of use after [`DirectFile::sync_data`] where the file system refuses direct I/O. May take a while for a large file.
+    pub fn forget_cached(&self) -> impl FnOnce() + Send + 'static {
+        let files = self.files.clone();
+        move || files.forget_cached()
+    }
+
     /// Makes the range read as zeros and gives its space back where the disk can: a hole in a file, an unmapped range
     /// of a device; else zeros are written. What lies behind a file's end is left alone.
     pub async fn punch_hole(&self, offset: u64, len: u64) -> IoResult<()> {

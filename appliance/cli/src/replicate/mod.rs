@@ -61,7 +61,7 @@ pub struct Args {
     /// A cache store for segments between source and target: file:///folder, az://container or s3://bucket.
     #[arg(long, value_name = "URL")]
     pub cache: Option<String>,
-    /// The folder for state; TARGET.sluice if none is given.
+    /// The folder for state [default: TARGET.sluice; for a block device one below /var/lib/sluice].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// Goes on with cycle after cycle, until it is told to end.

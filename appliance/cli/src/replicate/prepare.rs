@@ -33,10 +33,9 @@ pub struct Prepared {
 /// Looks at source, target and state; makes the state folder last.
 pub fn prepare(args: &Args) -> Result<Prepared, Refusal> {
     let facts = source_facts(&args.source)?;
-    let place = place(args, &facts)?;
+    let (place, state) = place(args, &facts)?;
     Layout::create(place.format, facts.size, &OsEntropy::new(), SystemClock.unix_ms())
         .map_err(|e| Refusal::at(format_args!("source {}", args.source.display()), e))?;
-    let state = args.state.clone().unwrap_or_else(|| state_folder(&args.target));
     let origin = Origin::new(&facts.path, args.cache.as_deref());
     let is_other_medium = check_origin(args, &state, &origin, &facts.medium)?;
     let plan = preview(&place, facts.size).map_err(Refusal::of)?;
@@ -60,16 +59,17 @@ fn source_facts(path: &Path) -> Result<DeviceFacts, Refusal> {
     Ok(facts)
 }
 
-fn place(args: &Args, facts: &DeviceFacts) -> Result<Place, Refusal> {
+/// The target and the state folder.
+fn place(args: &Args, facts: &DeviceFacts) -> Result<(Place, PathBuf), Refusal> {
     let format = match args.format {
         Some(format) => format,
         None if is_block_device(&args.target) => Format::Raw,
         None => Format::from_suffix(&args.target).map_err(Refusal::of)?,
     };
     let path = std::path::absolute(&args.target).map_err(|e| Refusal::at(args.target.display(), e))?;
-    let state = args.state.clone().unwrap_or_else(|| state_folder(&path));
+    let state = args.state.clone().map_or_else(|| state_folder(&path), Ok).map_err(Refusal::of)?;
     let source = Some(facts.path.clone());
-    Ok(Place { path, format, state: Some(state.join("hydrator")), overwrite: args.yes, source })
+    Ok((Place { path, format, state: Some(state.join("hydrator")), overwrite: args.yes, source }, state))
 }
 
 /// The state folder of another source, or of a cycle that waits in another cache, is not to be gone on with in silence. The

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod demo;
+mod devices;
 mod inspect;
 mod interrupted;
 mod refusals;

@@ -15,7 +15,14 @@ async fn a_disk_in_trouble_does_not_stop_another() {
     let path = folder.path().join("good.raw");
     let named = [(bad.disk, place(precious.clone(), Format::Raw)), (good.disk, place(path.clone(), Format::Raw))];
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(OsEntropy::new()));
-    let targets = LocalTargets { named: named.into(), any: None, folder: None, clock, entropy };
+    let targets = LocalTargets {
+        named: named.into(),
+        any: None,
+        folder: None,
+        clock,
+        entropy,
+        medium_of: crate::targets::asks_the_kernel(),
+    };
     let api = Arc::new(FakeApi::default());
     let running = Running::start(environment(&good, Arc::new(targets)), &api);
     let plan = bad.full();
@@ -136,7 +143,9 @@ async fn a_device_follows_its_source(sector: u32) {
     verified(&api, &delta).await;
     assert_equal(&source, device.path(), Format::Raw).await;
     running.end().await;
-    let too_large = preview(&Place { state: None, ..place }, sluice_proto::ByteCount(13 << 20)).expect_err("too small");
+    let too_large =
+        preview(&Place { state: Some(states.path().join("none")), ..place }, sluice_proto::ByteCount(13 << 20))
+            .expect_err("too small");
     assert!(too_large.to_string().contains("at least as large"), "{too_large}");
 }
 
@@ -148,7 +157,7 @@ async fn a_preview_tells_what_would_be_done() {
     let place = place(path.clone(), Format::Raw);
     let size = sluice_proto::ByteCount(SIZE);
     assert_eq!(preview(&place, size).expect("new").action, Action::Create);
-    assert!(!path.exists() && !crate::targets::state_folder(&path).exists());
+    assert!(!path.exists() && !crate::targets::state_folder(&path).expect("beside").exists());
     let mut source = Source::new(SIZE, 90, Arc::new(MemoryStore::new()));
     let api = Arc::new(FakeApi::default());
     let running = Running::start(environment(&source, local(place.clone())), &api);
@@ -162,6 +171,60 @@ async fn a_preview_tells_what_would_be_done() {
     assert_eq!(preview(&place, sluice_proto::ByteCount(SIZE + 512)).expect("it grew").action, Action::Open);
     std::fs::remove_file(&path).expect("removed");
     assert!(preview(&place, size).expect_err("gone").to_string().contains("is gone"));
-    std::fs::write(crate::targets::state_folder(&path).join("ledger"), b"SLUICLED\x09\0").expect("written");
+    std::fs::write(folder.path().join("target.raw.sluice/ledger"), b"SLUICLED\x09\0").expect("written");
     assert!(preview(&place, size).expect_err("damaged").to_string().contains("ledger"));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_renamed_keeps_its_target() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let targets = |format| {
+        let place = place(PathBuf::new(), Format::Raw);
+        let local = LocalTargets::one(place, Arc::new(SystemClock), Arc::new(OsEntropy::new()));
+        Arc::new(LocalTargets { any: None, folder: Some((folder.path().to_path_buf(), format)), ..local })
+    };
+    let names = || {
+        let mut names: Vec<_> =
+            folder.path().read_dir().expect("there").map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let mut source = Source::new(SIZE, 92, Arc::new(MemoryStore::new()));
+    let api = Arc::new(FakeApi::default());
+    let running = Running::start(environment(&source, targets(Format::Vhd)), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let last = verified(&api, &first).await;
+    running.end().await;
+    let before = names();
+    // Under another name, and where new targets are made in another format.
+    let plan = source.scribble(&[Extent::new(1, 1)]);
+    let mut delta = source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
+    delta.work.name = "renamed".to_owned();
+    let running = Running::start(environment(&source, targets(Format::Vhdx)), &api);
+    let last = verified(&api, &delta).await;
+    running.end().await;
+    assert_eq!(names(), before);
+    let path = folder.path().join(format!("host-sda-{}.vhd", source.disk));
+    assert_equal(&source, &path, Format::Vhd).await;
+    // What an earlier version made beside it under the new name has no newer ledger.
+    let stale = folder.path().join(format!("renamed-{}.vhd", source.disk));
+    std::fs::write(&stale, b"older").expect("written");
+    let plan = source.scribble(&[Extent::new(2, 1)]);
+    let mut delta = source.ship(CycleKind::Delta, 3, plan, Some(last)).await;
+    delta.work.name = "renamed".to_owned();
+    let running = Running::start(environment(&source, targets(Format::Vhd)), &api);
+    verified(&api, &delta).await;
+    running.end().await;
+    assert_equal(&source, &path, Format::Vhd).await;
+    // An image that is gone is not made anew under the new name.
+    std::fs::remove_file(&stale).and_then(|()| std::fs::remove_file(&path)).expect("removed");
+    let plan = source.scribble(&[Extent::new(3, 1)]);
+    let mut delta = source.ship(CycleKind::Delta, 4, plan, Some(delta.reference())).await;
+    delta.work.name = "renamed again".to_owned();
+    let running = Running::start(environment(&source, targets(Format::Vhd)), &api);
+    let verdict = verdict(&api, &delta).await;
+    let Outcome::Failed { detail, .. } = verdict.outcome else { panic!("{:?}", verdict.outcome) };
+    assert!(detail.contains("is gone") && detail.contains("host-sda"), "{detail}");
+    running.end().await;
 }

@@ -156,7 +156,7 @@ fn a_table_of_a_vhdx_that_has_no_room_is_moved() {
                     check_size(format, &after, size);
                     written.iter().for_each(|(disk, bytes)| assert!(read(format, &after, *disk) == *bytes, "{disk}"));
                     // Where the old table may have been.
-                    let behind = Extent::new(before / 512, (size - before).min(4 * MIB) / 512);
+                    let behind = Extent::new(before / 512, (size - before).min(16 * MIB) / 512);
                     assert!(read(format, &after, behind).iter().all(|byte| *byte == 0), "{format} {size}");
                 }
                 run_steps(&mut file, steps).expect("steps");
@@ -173,6 +173,28 @@ fn a_table_of_a_vhdx_that_has_no_room_is_moved() {
                 assert!(read(format, &file, *disk) == *bytes, "{format} {size}: {disk}");
             }
         }
+    }
+}
+
+/// A table of 3 MiB that is full and lies 2 MiB behind the last block, and then one block more: there is no room for the new
+/// table between the two.
+#[test]
+fn a_table_that_moves_is_never_written_over_the_one_in_force() {
+    let (format, ids, mut file) = (Format::Vhdx, TestIds::new(32), MemDisk::default());
+    let sizes = [200, 393_120, 393_121, 393_122, 393_123, 409_600].map(|blocks| blocks * MIB);
+    run_steps(&mut file, new_layout(format, sizes[0]).steps()).expect("layout");
+    for pair in sizes.windows(2) {
+        for step in steps_of(format, &mut file, pair[0], pair[1], &ids) {
+            let synced = step == Step::Sync;
+            run_steps(&mut file, [step]).expect("step");
+            if synced && pair[1] == sizes[3] {
+                let image = open_as(format, &file, ByteCount(file.len())).expect("the old disk or the new one");
+                assert!(pair.contains(&image.virtual_size.0));
+            }
+        }
+        check_size(format, &file, pair[1]);
+        let behind = Extent::new(pair[0] / 512, (pair[1] - pair[0]).min(16 * MIB) / 512);
+        assert!(read(format, &file, behind).iter().all(|byte| *byte == 0), "{}", pair[1]);
     }
 }
 

@@ -96,9 +96,9 @@ pub(in crate::formats) fn grow_fixed(
     };
     let (old_end, new_end) = (start + old.blocks * old.block_bytes, start + new.blocks * new.block_bytes);
     let added = Place { offset: old_end, length: new_end - old_end };
-    // Where the old table lay, if it was moved before: it is never further from the last block than its own length.
-    // Else this is new, and zeros anyway.
-    let wiped = Place { length: (old.region_bytes() * 2).min(added.length), ..added };
+    // Where an old table lay, if it was moved before: it is never further from the last block than twice its own length, as
+    // two moves that both find it behind need more new blocks than that. Else this is new, and zeros anyway.
+    let wiped = Place { length: (old.region_bytes() * 3).min(added.length), ..added };
     let wipe = || (wiped.offset..wiped.end()).step_by(MIB as usize).map(|at| Step::Write(at, vec![0; MIB as usize]));
     match image.metadata.disk_bytes {
         size if size == to.0 => return Ok(wipe().chain([Step::Sync]).collect()),
@@ -114,14 +114,19 @@ pub(in crate::formats) fn grow_fixed(
         return Err(FormatError::unsupported("the VHDX has something behind its last block: it can't grow in place"));
     }
     let in_the_way = bat.overlaps(added);
+    let was_moved = bat.offset >= old_end;
     let length = new.region_bytes();
     if bat.length >= length && !in_the_way {
         let mut steps = vec![Step::SetLen(new_end.max(image.end)), Step::Sync];
         let pages = full_pages(&old, &new, bat, start);
         steps.extend(image.commit(pages, to, new_end.max(image.end), ids)?);
+        if was_moved {
+            steps.extend(wipe().chain([Step::Sync]));
+        }
         return Ok(steps);
     }
-    let bat = Place { offset: if in_the_way { bat.end().max(new_end) } else { new_end }, length };
+    // Never over the table that is in force, wherever behind the last block it lies.
+    let bat = Place { offset: if was_moved { bat.end().max(new_end) } else { new_end }, length };
     let pages = image.moved(bat)?;
     let mut steps = vec![Step::SetLen(bat.end())];
     for first in (0..new.entries()).step_by(CHUNK_ENTRIES as usize) {
@@ -131,7 +136,7 @@ pub(in crate::formats) fn grow_fixed(
     }
     steps.push(Step::Sync);
     steps.extend(image.commit(pages, to, bat.end(), ids)?);
-    if in_the_way {
+    if was_moved {
         steps.extend(wipe().chain([Step::Sync]));
     }
     Ok(steps)

@@ -74,7 +74,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = vec![];
     for state in states {
         let mut ledger = Ledger { state, ..Ledger::new(DISK, ByteCount(4096)) };
-        ledger.target = Some(TargetRecord { path: "/a.vhd".into(), format: "vhd".into(), made: true });
+        ledger.target = Some(TargetRecord { path: "/a.vhd".into(), format: "vhd".into(), made: true, device: None });
         ledger.signer = Some(HexBytes(vec![1, 2, 3]));
         let generation = Generation(2);
         ledger.verified =
