@@ -28,8 +28,9 @@ cert = "hydrator.pem"
 key = "hydrator-key.pem"
 
 [cache]
-# The store that the appliance fills, by the same url as in its configuration: file:///folder, az://container or s3://bucket. Credentials are taken from the
-# environment (AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_KEY, AWS_ACCESS_KEY_ID and so on) or from [cache.settings].
+# The store that the appliance fills, by the same url as in its configuration: file:///folder, az://container or
+# s3://bucket. Credentials are taken from the environment (AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_KEY,
+# AWS_ACCESS_KEY_ID and so on) or from [cache.settings].
 url = "file:///etc/sluice/appliance/cache"
 
 #: [cache.settings]

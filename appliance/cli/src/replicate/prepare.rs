@@ -4,7 +4,7 @@ use super::Args;
 use super::settings::Origin;
 use crate::outcome::Refusal;
 use sluice_agent::journal::identity_in;
-use sluice_hydrator::formats::{Format, Layout};
+use sluice_hydrator::formats::{Format, Layout, open};
 use sluice_hydrator::targets::{Place, preview, state_folder};
 use sluice_platform::device::{DeviceFacts, Medium, is_block_device};
 use sluice_platform::durable;
@@ -12,6 +12,7 @@ use sluice_platform::lock::StateLock;
 use sluice_platform::system::{OsEntropy, SystemClock};
 use sluice_proto::DISK_SECTORS_MAX;
 use sluice_proto::env::Clock;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A run that may begin.
@@ -33,6 +34,7 @@ pub struct Prepared {
 /// Looks at source, target and state; makes the state folder last.
 pub fn prepare(args: &Args) -> Result<Prepared, Refusal> {
     let facts = source_facts(&args.source)?;
+    check_no_image(&args.source, &facts)?;
     let (place, state) = place(args, &facts)?;
     Layout::create(place.format, facts.size, &OsEntropy::new(), SystemClock.unix_ms())
         .map_err(|e| Refusal::at(format_args!("source {}", args.source.display()), e))?;
@@ -60,6 +62,27 @@ fn source_facts(path: &Path) -> Result<DeviceFacts, Refusal> {
 }
 
 /// The target and the state folder.
+/// An image's file is not the disk that is in it: its bytes as they are would boot nowhere.
+fn check_no_image(source: &Path, facts: &DeviceFacts) -> Result<(), Refusal> {
+    if is_block_device(&facts.path) || matches!(Format::from_suffix(source), Ok(Format::Raw)) {
+        return Ok(());
+    }
+    let shown = source.display();
+    let file = File::open(&facts.path).map_err(|e| Refusal::at(format_args!("source {shown}"), e))?;
+    // One that is damaged is an image all the same.
+    let format = match open(&file, facts.size) {
+        Ok(image) => Some(image.format).filter(|format| *format != Format::Raw).map(Format::name),
+        Err(_) => Some("damaged or unknown"),
+    };
+    match format {
+        None => Ok(()),
+        Some(format) => Err(Refusal::new(format!(
+            "source {shown} is a disk image ({format}): a source's bytes are copied as they are, and not the disk that is in it. \
+             Attach it as a device first, or make it raw (qemu-img convert -O raw); if its bytes are meant, let its name end in .raw"
+        ))),
+    }
+}
+
 fn place(args: &Args, facts: &DeviceFacts) -> Result<(Place, PathBuf), Refusal> {
     let format = match args.format {
         Some(format) => format,
@@ -160,5 +183,20 @@ mod tests {
         assert_eq!(check(&[], "/dev/vdb", &nothing), Ok(false), "as it was before media were known");
         check(&[], "/dev/vdc", &nothing).expect_err("another path");
         assert_eq!(check(&["--yes"], "/dev/vdc", &nothing), Ok(false));
+    }
+
+    #[test]
+    fn an_image_is_no_source_and_a_raw_disk_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let refused = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).expect("written");
+            check_no_image(&path, &source_facts(&path).expect("facts")).map_err(|e| e.to_string()).err()
+        };
+        let mut vhdx = vec![0; 1 << 20];
+        vhdx[..8].copy_from_slice(b"vhdxfile");
+        assert!(refused("disk.vhdx", &vhdx).expect("an image").contains("qemu-img convert"));
+        assert_eq!(refused("disk.img", &vhdx), None, "a guest may write what it likes into its raw disk");
+        assert_eq!(refused("disk", &vec![7; 1 << 20]), None);
     }
 }
