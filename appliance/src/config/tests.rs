@@ -98,7 +98,7 @@ fn a_mistake_beside_a_secret_does_not_show_it() {
         format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = \"{secret}\n"),
         format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = {secret}\n"),
         format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = [\"{secret}\"]\n"),
-        format!("[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = 4711\n"),
+        "[cache]\nurl = \"azure://c\"\n[cache.settings]\naccess_key = 4711\n".to_owned(),
         format!("[cache]\nurl = \"azure://c\"\nsettings = \"{secret}\"\n"),
         format!("[cache.settings]\naccess_key = \"{secret}\"\naccess_key = \"{secret}\"\n"),
         format!("{secret}\n"),

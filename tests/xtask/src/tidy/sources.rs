@@ -12,6 +12,36 @@ const FUNCTION_LINES_MAX: usize = 80;
 /// What is not to be found in code.
 const UNFINISHED: [&str; 4] = ["todo!", "dbg!", "unimplemented!", "#[ignore"];
 
+/// What runs in the simulation as it is: whatever is below these paths comes to time, randomness, files and network by traits.
+const CORE: [&str; 9] = [
+    "proto/src/",
+    "agent/src/capture",
+    "agent/src/compare",
+    "agent/src/disk",
+    "agent/src/journal",
+    "appliance/src/service",
+    "target-hydrator/src/apply",
+    "target-hydrator/src/digests",
+    "target-hydrator/src/ledger",
+];
+/// What is not to be found there. Waiting is tokio's, whose clock a simulation sets.
+const IMPURE: [&str; 12] = [
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::time::Instant",
+    "SystemTime",
+    "tokio::fs",
+    "tokio::net",
+    "tokio::process",
+    "rand",
+    "getrandom",
+    "nix",
+    "rustix",
+];
+/// Keys that open something. The appliance has none.
+const OPENING_KEYS: [&str; 2] = ["DataKey", "HydratorKey"];
+
 /// Everything that breaks a rule, and entries of the lists that allow nothing any more.
 pub fn findings(tree: &Tree, allowed: &Allowed) -> Vec<String> {
     let mut findings = Vec::new();
@@ -30,6 +60,9 @@ pub fn findings(tree: &Tree, allowed: &Allowed) -> Vec<String> {
             used.push(key);
         }
         words_of(path, source, &code, &mut findings);
+        if !is_test(path) {
+            bounds(path, &code, &mut findings);
+        }
         if let Some(at) = words(&code, "unsafe").next() {
             if !allowed.unsafe_files.contains_key(path) {
                 let line = line_of(&code, at);
@@ -116,4 +149,25 @@ fn body_end(code: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// Tests may do what they like.
+fn is_test(path: &str) -> bool {
+    path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("/samples.rs")
+}
+
+fn bounds(path: &str, code: &str, findings: &mut Vec<String>) {
+    let core: &[&str] = if CORE.iter().any(|core| path.starts_with(core)) { &IMPURE } else { &[] };
+    for word in core {
+        for at in words(code, word) {
+            let line = line_of(code, at);
+            findings.push(format!("{path}:{line}: `{word}`, where time, randomness and files come in by traits"));
+        }
+    }
+    let keyless: &[&str] = if path.starts_with("appliance/src/") { &OPENING_KEYS } else { &[] };
+    for word in keyless {
+        for at in words(code, word) {
+            findings.push(format!("{path}:{}: `{word}` in the appliance, which can open nothing", line_of(code, at)));
+        }
+    }
 }

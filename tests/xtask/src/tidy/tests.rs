@@ -130,3 +130,16 @@ fn every_member_is_on_the_map_and_keeps_the_rules() {
     good.members.push(Member { wildcards: Vec::new(), ..member() });
     assert!(findings(&good, &Allowed::default()).is_empty());
 }
+
+#[test]
+fn the_core_comes_to_time_and_files_by_traits_and_the_appliance_to_no_key() {
+    let found = one("agent/src/disk/plan.rs", "use std::time::Instant;\nfn a() { std::fs::read(p); rand::random() }");
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].starts_with("agent/src/disk/plan.rs:2: `std::fs`"), "{found:?}");
+    for path in ["agent/src/disk/tests/a.rs", "agent/src/disk/tests.rs", "agent/src/run.rs"] {
+        assert!(one(path, "use std::time::Instant; use std::fs;").is_empty(), "{path}");
+    }
+    assert!(one("agent/src/disk.rs", "use tokio::time::Instant; let operand = 1; // std::fs").is_empty());
+    assert_eq!(one("appliance/src/http/agent.rs", "let key: DataKey;").len(), 1);
+    assert!(one("appliance/cli/src/a.rs", "let key: DataKey;").is_empty());
+}
