@@ -85,7 +85,7 @@ impl Session {
     /// has some of its digests can go on with the others; else a new one.
     async fn begin_comparison(&mut self, work: &Work, now: &Fingerprint) -> Result<Digest, Stop> {
         let known = self.file.ledger.comparison.as_ref();
-        if let Some(known) = known.filter(|known| known.cycle == work.cycle && known.fingerprint == *now) {
+        if let Some(known) = known.filter(|known| known.cycle == work.cycle && now.is_still(&known.fingerprint)) {
             return Ok(known.number);
         }
         let mut number = [0; 32];
@@ -97,7 +97,7 @@ impl Session {
 
     async fn note_compared(&mut self, work: &Work, reader: &Reader, before: Fingerprint) -> Result<(), Stop> {
         let now = reader.target.fingerprint().await?;
-        if now != before {
+        if !now.is_still(&before) {
             return Err(Stop::fail(FailReason::TargetChanged, "somebody writes to the target while it is being read"));
         }
         let writer = reader.target.marked_by().await?;

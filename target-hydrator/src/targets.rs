@@ -191,3 +191,38 @@ impl TargetFactory for LocalTargets {
         self.resized(work, record, to)?.grow(from, self.entropy.clone()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::Source;
+    use sluice_cache_store::MemoryStore;
+    use sluice_platform::system::{OsEntropy, SystemClock};
+    use sluice_proto::SectorCount;
+    use sluice_proto::cycle::CycleKind;
+
+    #[test]
+    fn no_name_leads_out_of_the_folder_of_targets() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = Source::new(4096, 93, Arc::new(MemoryStore::new()));
+        let named = |name: &str| {
+            let place =
+                Place { path: PathBuf::new(), format: Format::Vhd, state: None, overwrite: false, source: None };
+            let local = LocalTargets::one(place, Arc::new(SystemClock), Arc::new(OsEntropy::new()));
+            let local = LocalTargets { any: None, folder: Some((folder.path().into(), Format::Vhd)), ..local };
+            let work = source.work(CycleKind::Initial, 1, SectorCount(8), None);
+            local.place(&Work { name: name.to_owned(), ..work }).expect("a place").path
+        };
+        assert_eq!(named("web-1 /dev/sda"), folder.path().join(format!("web-1--dev-sda-{}.vhd", source.disk)));
+        let long = "x/".repeat(500);
+        for name in ["../../escaped", "/etc/passwd", "a/../../b", ".", "..", "", "\0", "a\nb", "\u{202e}gpj.exe", &long]
+        {
+            let path = named(name);
+            assert_eq!(path.parent(), Some(folder.path()), "{name:?}: {path:?}");
+            let file = path.file_name().and_then(|file| file.to_str()).expect("a name");
+            assert!(file.len() <= 128 && file.ends_with(&format!("{}.vhd", source.disk)), "{name:?}: {file}");
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            assert!(file.chars().all(plain) && !file.starts_with('.'), "{name:?}: {file}");
+        }
+    }
+}

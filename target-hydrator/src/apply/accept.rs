@@ -145,7 +145,7 @@ pub(super) fn check_manifest(manifest: &Manifest, work: &Work, allow_plain: bool
 /// Nobody but the hydrator may have changed the target since it was left, or since it began to write to it.
 pub(crate) fn check_left_alone(ledger: &Ledger, now: &Fingerprint, writer: Option<WriterMark>) -> Result<(), Failure> {
     let written_by_another =
-        |writing: &Writing| writer.is_some_and(|mark| mark != writing.mark) && writing.before != *now;
+        |writing: &Writing| writer.is_some_and(|mark| mark != writing.mark) && !now.is_still(&writing.before);
     match (&ledger.fingerprint, &ledger.writing) {
         (None, Some(writing)) if written_by_another(writing) => {
             let text = "another hydrator, or one with another copy of the state, has written to the target since this one \
@@ -160,7 +160,7 @@ pub(crate) fn check_left_alone(ledger: &Ledger, now: &Fingerprint, writer: Optio
 /// Nobody but the hydrator may have changed the target since the fingerprint was noted.
 pub(super) fn check_untouched(noted: Option<&Fingerprint>, now: &Fingerprint) -> Result<(), Failure> {
     match noted {
-        Some(noted) if noted != now => {
+        Some(noted) if !now.is_still(noted) => {
             let text = "somebody changed the target or put another in its place since the last cycle; it is compared with \
                         the source as a whole, do not write to it";
             Err(Failure::new(FailReason::TargetChanged, text))

@@ -9,7 +9,7 @@ fn ledger() -> Ledger {
         target: Some(TargetRecord { path: "/srv/disk.vhd".into(), format: "vhd".into(), made: true, device: None }),
         generation: Generation(2),
         signer: Some(HexBytes(vec![1, 2, 255])),
-        fingerprint: Some(Fingerprint { size: 9, inode: 8, modified_ns: -7, changed_ns: 6 }),
+        fingerprint: Some(Fingerprint { size: 9, inode: 8, modified_ns: -7, changed_ns: 6, activity: None }),
         verified: Some(VerifiedCycle { cycle, generation: Generation(2), digest: Digest([4; 32]), whole_disk: None }),
         state: State::Applying { cycle },
         doubt: Some("a word".into()),

@@ -1,12 +1,13 @@
 //! How a target that someone else changed is told from one that was left alone.
 
 use serde::{Deserialize, Serialize};
-use sluice_platform::device::is_same_file;
+use sluice_platform::device::{Activity, is_same_file};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// What of a target changes when somebody writes to it or puts another file in its place. Taken after each flush and
-/// kept in the ledger. A block device has no times of its own: only its size tells there, and a scrub finds the rest.
+/// kept in the ledger. A block device has no times of its own: there its size tells, and the kernel's count of writes as long
+/// as it stays attached and the machine runs. What was written to it elsewhere a scrub finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
@@ -18,9 +19,18 @@ pub struct Fingerprint {
     pub modified_ns: i64,
     /// When contents or attributes were last changed, likewise. Unlike the other it cannot be set back.
     pub changed_ns: i64,
+    /// Of a device: what the kernel has counted of its writes, where it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
 }
 
 impl Fingerprint {
+    /// True where nothing shows that the target was written to or exchanged since `before`.
+    pub fn is_still(&self, before: &Self) -> bool {
+        let written = self.activity.zip(before.activity).is_some_and(|(now, then)| now.shows_writes_since(&then));
+        !written && Self { activity: None, ..*self } == Self { activity: None, ..*before }
+    }
+
     /// Of an open file, or of whatever has been put under its name since.
     pub(super) fn of(file: &std::fs::File, path: &Path, size: u64) -> std::io::Result<Self> {
         if !is_same_file(file, path) {
@@ -30,7 +40,7 @@ impl Fingerprint {
         }
         let facts = file.metadata()?;
         if facts.file_type().is_block_device() {
-            return Ok(Self { size, ..Self::default() });
+            return Ok(Self { size, activity: Activity::of(file), ..Self::default() });
         }
         let nanos = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
         Ok(Self {
@@ -38,6 +48,7 @@ impl Fingerprint {
             inode: facts.ino(),
             modified_ns: nanos(facts.mtime(), facts.mtime_nsec()),
             changed_ns: nanos(facts.ctime(), facts.ctime_nsec()),
+            activity: None,
         })
     }
 }

@@ -185,7 +185,9 @@ impl Target for SimTarget {
         let size = inner.durable.len() as u64;
         Ok(match inner.device {
             true => Fingerprint { size, ..Fingerprint::default() },
-            false => Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes },
+            false => {
+                Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes, activity: None }
+            }
         })
     }
     async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {

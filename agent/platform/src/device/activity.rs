@@ -1,13 +1,17 @@
 //! Whether a block device was written to by anybody at all.
 
 use super::sysfs::{self, DevNo};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 /// What the kernel has counted of an attached device; two that are equal mean that nobody has written to it in between. Writes
 /// that somebody else made to a partition's disk, past the partition, are not counted for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Activity {
+    /// The run of the machine.
+    boot: u64,
     /// Each attachment of a disk has another number, in one run of the machine.
     attachment: u64,
     /// Sectors written and given back.
@@ -24,8 +28,21 @@ impl Activity {
         let stat = sysfs::text(dev, "stat").filter(|_| counts)?;
         // Documentation/block/stat.rst: the seventh field counts sectors written, the fourteenth sectors discarded.
         let field = |n: usize| stat.split_whitespace().nth(n - 1)?.parse::<u64>().ok();
-        Some(Self { attachment, sectors: field(7)?.wrapping_add(field(14)?) })
+        Some(Self { boot: this_run()?, attachment, sectors: field(7)?.wrapping_add(field(14)?) })
     }
+
+    /// True where somebody has written to the device between the two, for certain: not where it was attached anew, or the
+    /// machine started again, as the kernel counts from zero then.
+    pub fn shows_writes_since(&self, before: &Self) -> bool {
+        (self.boot, self.attachment) == (before.boot, before.attachment) && self.sectors != before.sectors
+    }
+}
+
+/// A number that no other run of the machine has.
+fn this_run() -> Option<u64> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).ok()
 }
 
 #[cfg(test)]
@@ -45,6 +62,10 @@ mod tests {
         file.read_exact_at(&mut [0; 4096], 0).expect("read");
         assert_eq!(Activity::of(&file), Some(before));
         file.write_all_at(&[1; 4096], 0).and_then(|()| file.sync_all()).expect("written");
-        assert_ne!(Activity::of(&file), Some(before));
+        let after = Activity::of(&file).expect("counted");
+        assert!(after.shows_writes_since(&before) && !before.shows_writes_since(&before));
+        for other in [Activity { boot: 1, ..after }, Activity { attachment: 0, ..after }] {
+            assert!(!other.shows_writes_since(&before), "it was counted anew");
+        }
     }
 }

@@ -80,7 +80,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ledger.verified =
             Some(VerifiedCycle { cycle, generation, digest: Digest([5; 32]), whole_disk: Some(Digest([5; 32])) });
         if let State::Applying { .. } = ledger.state {
-            let before = Fingerprint { size: 4096, inode: 3, modified_ns: 1, changed_ns: -1 };
+            let before = Fingerprint { size: 4096, inode: 3, modified_ns: 1, changed_ns: -1, activity: None };
             ledger.writing = Some(Writing { mark: WriterMark(8), before });
             ledger.comparison = Some(Comparison { cycle: CycleNo(6), number: Digest([9; 32]), fingerprint: before });
             ledger.growing = Some(ByteCount(8192));
