@@ -329,13 +329,11 @@ impl Journal {
         })
     }
 
-    fn renew(
-        &mut self,
-        key: &DataKey,
-        envelope: KeyEnvelope,
-        change: impl FnOnce(&mut Identity),
-    ) -> Result<(), JournalError> {
-        // The cycle first: what is stored of it is sealed under the old key and must never meet the new one.
+    /// Ends a cycle that must not be gone on with: what it was to ship is carried into the next.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn cut_plan(&mut self) -> Result<(), JournalError> {
         if let Some((plan, bitmap)) = self.plan.clone() {
             let manifest = self.manifest()?.filter(|_| matches!(plan.kind, CycleKind::Delta | CycleKind::Final));
             let cut_off = manifest.map(|bytes| CycleRef { cycle: plan.cycle, manifest: Digest::of(&bytes) });
@@ -343,6 +341,17 @@ impl Journal {
             self.add_carry(&bitmap)?;
             self.end_plan()?;
         }
+        Ok(())
+    }
+
+    fn renew(
+        &mut self,
+        key: &DataKey,
+        envelope: KeyEnvelope,
+        change: impl FnOnce(&mut Identity),
+    ) -> Result<(), JournalError> {
+        // The cycle first: what is stored of it is sealed under the old key and must never meet the new one.
+        self.cut_plan()?;
         self.update(|identity| {
             identity.generation = envelope.generation;
             identity.data_key = Secret::of(key);

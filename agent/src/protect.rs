@@ -128,7 +128,7 @@ impl Protection {
         signer: &SigningKey,
         stop: watch::Receiver<bool>,
     ) -> Result<Protected, ProtectError> {
-        let lock = self.lock(&facts.medium)?;
+        let lock = self.lock(&facts.medium, facts.size)?;
         let journal = self.journal(facts, &*entropy, signer)?;
         let (disk, expect) = (journal.identity().disk, journal.identity().epoch);
         let wants_lease = self.tracker == TrackerChoice::Only(TrackerKind::Scan) || facts.kind == DeviceKind::File;
@@ -154,8 +154,8 @@ impl Protection {
     }
 
     /// The lock on the disk's state, for this medium. Nothing else is written before it is known to be the right one.
-    fn lock(&self, medium: &Medium) -> Result<StateLock, ProtectError> {
-        self.bring_state(medium)?;
+    fn lock(&self, medium: &Medium, size: ByteCount) -> Result<StateLock, ProtectError> {
+        self.bring_state(medium, size)?;
         sluice_platform::durable::create_folder(&self.state).map_err(|e| JournalError(e.to_string()))?;
         let lock = StateLock::take(&self.state)?;
         self.check_medium(medium)?;

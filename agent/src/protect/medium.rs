@@ -5,6 +5,7 @@ use crate::journal::{FolderRecords, Journal, JournalError, identity_in};
 use sluice_platform::device::Medium;
 use sluice_platform::durable;
 use sluice_platform::lock::StateLock;
+use sluice_proto::ByteCount;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -65,18 +66,34 @@ impl Protection {
     /// # Errors
     /// [`ProtectError`]; a disk that was never protected from here.
     pub fn adopt(&self) -> Result<Option<(Medium, Medium)>, ProtectError> {
-        self.adopt_medium(facts_of(&self.source)?.medium)
+        let facts = facts_of(&self.source)?;
+        self.adopt_medium(facts.medium, facts.size)
     }
 
-    pub(super) fn adopt_medium(&self, found: Medium) -> Result<Option<(Medium, Medium)>, ProtectError> {
+    pub(super) fn adopt_medium(
+        &self,
+        found: Medium,
+        size: ByteCount,
+    ) -> Result<Option<(Medium, Medium)>, ProtectError> {
         let (_lock, identity) = self.take_known()?;
         let known = identity.medium;
         if !known.differs(&found) {
             return Ok(None);
         }
+        if size < identity.size {
+            return Err(JournalError(format!(
+                "{}: it has {size} bytes, and the target was made for {}: a target never shrinks. Protect it as a new disk with a \
+                 new target",
+                self.source.display(),
+                identity.size
+            ))
+            .into());
+        }
         let Ok(mut journal) = Journal::open(Box::new(FolderRecords::open(&self.state)?))? else {
             return Err(self.never_protected().into());
         };
+        // What was planned of the other medium must not be finished from this one.
+        journal.cut_plan()?;
         journal.update(|identity| {
             let doubt = format!("another medium took the place of the one that was protected ({known}): {found}");
             (identity.doubt, identity.medium) = (Some(doubt), found.clone());
@@ -98,13 +115,15 @@ impl Protection {
     }
 
     /// Where the medium was protected under a name that the configuration has no more, its state comes along.
-    pub(super) fn bring_state(&self, found: &Medium) -> Result<(), ProtectError> {
+    pub(super) fn bring_state(&self, found: &Medium, size: ByteCount) -> Result<(), ProtectError> {
         if !found.is_known() || identity_in(&self.state)?.is_some() {
             return Ok(());
         }
         // What can't be read there belongs to nobody who is known.
-        let known = |folder: &&PathBuf| identity_in(folder).ok().flatten().map(|identity| identity.medium);
-        let same: Vec<_> = self.unnamed.iter().filter(|f| known(f).is_some_and(|known| known.is_same(found))).collect();
+        let known = |folder: &&PathBuf| identity_in(folder).ok().flatten();
+        // A disk may have grown while nobody looked; one of another size under an old name is more likely another.
+        let is_it = |known: &crate::journal::Identity| known.medium.is_same(found) && known.size == size;
+        let same: Vec<_> = self.unnamed.iter().filter(|folder| known(folder).as_ref().is_some_and(is_it)).collect();
         match same[..] {
             [] => Ok(()),
             [folder] => self.move_state(folder),

@@ -1,14 +1,17 @@
 //! Sources that are not what they were.
 
 use super::*;
-use crate::journal::identity_in;
+use crate::journal::{FolderRecords, Plan, identity_in};
 use crate::testing::{Fake, MemDisk, Seeded};
-use sluice_proto::Digest;
+use sluice_proto::cycle::CycleKind;
 use sluice_proto::keys::HydratorKey;
+use sluice_proto::{CycleNo, Digest, Extent, SectorBitmap};
 use sluice_test_support::devices::Loop;
 use sluice_test_support::mounts::{FileSystem, Mount};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+
+const MIB: ByteCount = ByteCount(1 << 20);
 
 /// Two image files, `a` and `b`, and a folder for states.
 struct Scene {
@@ -109,12 +112,26 @@ fn an_adopted_medium_is_compared() {
     assert!(protection.adopt().is_err_and(|e| e.to_string().contains("never protected")));
     assert!(!protection.state.exists(), "nothing was made");
     let disk = start(&protection, "one").expect("protected");
-    assert_eq!(protection.adopt_medium(medium("one")).expect("asked"), None);
-    assert_eq!(protection.adopt_medium(medium("")).expect("asked"), None, "that may be the known one");
+    assert_eq!(protection.adopt_medium(medium("one"), MIB).expect("asked"), None);
+    assert_eq!(protection.adopt_medium(medium(""), MIB).expect("asked"), None, "that may be the known one");
     let known = || identity_in(&protection.state).expect("readable").expect("there");
     assert_eq!((known().doubt, known().medium), (None, medium("one")));
 
-    let adopted = protection.adopt_medium(medium("two")).expect("adopted");
+    let smaller = protection.adopt_medium(medium("two"), ByteCount(1 << 19)).expect_err("smaller than the target");
+    assert!(smaller.to_string().contains("never shrinks"), "{smaller}");
+    // A cycle of the known one is under way: the other's sectors must not go into it.
+    let open = || match Journal::open(Box::new(FolderRecords::open(&protection.state).expect("a folder"))) {
+        Ok(Ok(journal)) => journal,
+        _ => panic!("no journal"),
+    };
+    let planned = SectorBitmap::from_extents([Extent::new(3, 9)]);
+    let plan = Plan::new(CycleNo(1), CycleKind::Delta, TrackerKind::Scan, None);
+    open().begin(plan, planned.clone()).expect("begun");
+
+    let adopted = protection.adopt_medium(medium("two"), MIB).expect("adopted");
+    let journal = open();
+    assert!(journal.plan().is_none() && *journal.carry() == planned);
+    drop(journal);
     assert_eq!(adopted, Some((medium("one"), medium("two"))));
     assert!(known().doubt.is_some_and(|doubt| doubt.contains("another medium")));
     assert_eq!(start(&protection, "two").expect("protected"), disk);

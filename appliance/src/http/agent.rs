@@ -2,7 +2,7 @@
 
 use super::Port;
 use super::answer::{Answered, Asked, InGeneration, Place, done, until_sent};
-use super::body::{announced, discard, flows, json, read};
+use super::body::{announced, discard, flows, json, read, reserved};
 use super::router::{carried, held};
 use crate::identity::Identity;
 use crate::service::DIGESTS_BYTES_MAX;
@@ -106,9 +106,13 @@ pub(super) async fn commit(
         discard(body, &port.limits).await;
         return Err(refusal.into());
     }
-    flows(port.service.throttle(), &port.limits).await?;
-    let room = port.budget.reserve_large(&who, len).await?;
-    let bytes = read(body, len, &port.limits, Some((port.service.throttle(), disk))).await?;
+    let is_large = len > port.limits.memory_per_peer_max;
+    // Of these there is one at a time: nobody holds the place without a cycle, nor for days.
+    let body = if is_large { wanted(&port, &who, disk, cycle, generation, body).await? } else { body };
+    let limits = if is_large { port.limits.for_large_bodies() } else { port.limits.clone() };
+    flows(port.service.throttle(), &limits).await?;
+    let room = reserved(port.budget.reserve_large(&who, len), &limits).await?;
+    let bytes = read(body, len, &limits, Some((port.service.throttle(), disk))).await?;
     let service = port.service.clone();
     let committed = carried(async move {
         let _room = room;

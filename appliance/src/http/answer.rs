@@ -97,8 +97,9 @@ impl HttpBody for UntilSent {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
+    /// Never said before it is asked for more: hyper would drop this with the last piece still in its hands.
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        false
     }
 
     fn size_hint(&self) -> http_body::SizeHint {

@@ -137,6 +137,15 @@ pub(super) async fn flows(throttle: &Throttle, limits: &HttpLimits) -> Result<()
     timeout(limits.throttle_time, throttle.resumed()).await.map_err(|_| paused())
 }
 
+/// Waits for room as long as the throttle may be waited for.
+pub(super) async fn reserved(
+    room: impl Future<Output = Result<Reserved, WireError>>,
+    limits: &HttpLimits,
+) -> Result<Reserved, WireError> {
+    let busy = |_| WireError::new(ErrorCode::Unavailable, "others have all the memory for now; it is sent again");
+    timeout(limits.throttle_time, room).await.map_err(busy)?
+}
+
 fn paused() -> WireError {
     WireError::new(ErrorCode::Unavailable, "the throttle lets nothing pass at present; it is sent again until it does")
 }

@@ -99,6 +99,15 @@ impl Default for HttpLimits {
     }
 }
 
+/// The rate that a body must keep which is larger than a peer's memory, in bytes a second.
+const LARGE_BODY_RATE_MIN: u64 = 32 << 10;
+
+impl HttpLimits {
+    fn for_large_bodies(&self) -> Self {
+        Self { body_rate_min: self.body_rate_min.max(LARGE_BODY_RATE_MIN), ..self.clone() }
+    }
+}
+
 /// What all connections share.
 struct Port {
     service: Service,

@@ -99,18 +99,14 @@ impl Inner {
 
     /// The disk's cycle goes on: bytes came, or a step was made.
     pub(super) fn moves(&self, cell: &Cell) {
-        let stood = cell.still_for() > self.settings.stall_max;
         cell.moved();
-        if stood {
-            self.queue.lock().go_on(cell.disk);
-        }
+        self.queue.lock().go_on(cell.disk);
     }
 
     /// The disk's agent was heard.
     pub(super) fn hears(&self, cell: &Cell) {
-        let was_silent = cell.silent_for() > self.settings.silence_max;
         cell.hear();
-        if was_silent && cell.still_for() <= self.settings.stall_max {
+        if cell.still_for() <= self.settings.stall_max {
             self.queue.lock().go_on(cell.disk);
         }
     }
@@ -120,6 +116,10 @@ impl Inner {
     /// then all stand still.
     fn free_idle(&self, queue: &mut Admission) {
         if self.ports.throttle.is_paused() {
+            *self.paused.lock() = Some(Instant::now());
+        }
+        // They need some time to get going again after that.
+        if self.paused.lock().is_some_and(|at| at.elapsed() < self.settings.stall_max) {
             return;
         }
         for cell in self.cells.lock().values() {

@@ -122,6 +122,8 @@ struct Inner {
     /// Taken while a new disk is made, so that two registrations can't both make it.
     registering: tokio::sync::Mutex<()>,
     queue: Mutex<Admission>,
+    /// When the throttle was last seen to let nothing pass.
+    paused: Mutex<Option<Instant>>,
     policy: Mutex<PolicyView>,
     /// Taken while a policy is put in force, so that what is stored is what is in force.
     setting_policy: tokio::sync::Mutex<()>,

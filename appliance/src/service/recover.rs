@@ -29,6 +29,7 @@ pub(super) async fn start(ports: Ports, settings: Settings) -> Result<Service, S
     let revision = ports.clock.unix_ms().max(1) << 12;
     let inner = Inner {
         queue: Mutex::new(Admission::new(settings.slots)),
+        paused: Mutex::default(),
         cells: Mutex::default(),
         registering: tokio::sync::Mutex::default(),
         policy: Mutex::new(policy),

@@ -57,10 +57,10 @@ impl Cell {
     /// There was no room for it. True where it has waited so long that something must be done.
     fn starves(&self, cycle: CycleNo, segment: &StoredSegment) -> bool {
         let (mut starving, now) = (self.starving.lock(), Instant::now());
-        let same = starving.filter(|known| known.cycle == cycle && known.tried.elapsed() < PATIENCE);
-        let known = match same {
+        // However long a slow line takes from one try to the next, they count together.
+        let known = match starving.filter(|known| known.cycle == cycle) {
             // One behind it, which was on its way already.
-            Some(known) if known.first < segment.first => return false,
+            Some(known) if known.first < segment.first && known.tried.elapsed() < PATIENCE => return false,
             Some(known) if known.first == segment.first => Starving { tried: now, tries: known.tries + 1, ..known },
             _ => Starving { cycle, first: segment.first, since: now, tried: now, tries: 1 },
         };

@@ -141,8 +141,8 @@ impl Inner {
         }
         open.record = cycle;
         self.work_changed();
-        cell.hear();
         self.moves(cell);
+        self.hears(cell);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 const SHARED_SLOTS_MIN: usize = 6;
 
 /// The admission queue of one appliance: at most so many cycles at once; the highest priority first, among equals the
-/// owner with the fewest cycles, and among that one's disks the one that waits longest.
+/// owner with the fewest cycles of that kind, and among that one's disks the one that waits longest.
 ///
 /// Initial cycles may run for days and there may be many, so they never take the last slot: it is kept for deltas and
 /// finals, and a delta waits for short cycles only. With a single slot there is nothing to keep; then a delta waits for
@@ -58,13 +58,36 @@ impl Count {
         }
     }
 
+    fn plus(self, other: Self) -> Self {
+        Self { initials: self.initials + other.initials, others: self.others + other.others }
+    }
+
+    /// As many of them as an owner may have whose share is so large.
+    fn within(self, share: usize) -> Self {
+        let initials = self.initials.min(initials_max(share));
+        Self { initials, others: self.others.min(share - initials) }
+    }
+
+    /// How many are long, or short, as this one is.
+    fn of(self, priority: Priority) -> usize {
+        match priority {
+            Priority::Initial => self.initials,
+            Priority::Delta | Priority::Final => self.others,
+        }
+    }
+
     /// Whether one more of this priority fits into `slots`, the last of which is not for initials. Initials beyond that, as a
     /// delta may turn out to be a comparison, take it from nobody.
     fn fits(self, priority: Priority, slots: usize) -> bool {
-        let initials_max = slots.saturating_sub(1).max(1);
-        let free = self.initials.min(initials_max) + self.others < slots;
-        free && (priority != Priority::Initial || self.initials < initials_max)
+        let most = initials_max(slots);
+        let free = self.initials.min(most) + self.others < slots;
+        free && (priority != Priority::Initial || self.initials < most)
     }
+}
+
+/// How many of so many slots initials may take.
+fn initials_max(slots: usize) -> usize {
+    slots.saturating_sub(1).max(1)
 }
 
 impl Admission {
@@ -92,13 +115,14 @@ impl Admission {
 
     /// Admits the disk that goes first, if any may start now. To be called until there is none.
     pub fn admit(&mut self) -> Option<DiskId> {
-        let (mut all, mut owners) = (Count::default(), BTreeMap::<&str, Count>::new());
-        for entry in self.running.values() {
-            all.add(entry.priority);
-            owners.entry(&entry.owner).or_default().add(entry.priority);
-        }
         let slots = self.slots.get();
         let share = if slots < SHARED_SLOTS_MIN { slots } else { slots - 2 };
+        let mut owners = BTreeMap::<&str, Count>::new();
+        for entry in self.running.values() {
+            owners.entry(&entry.owner).or_default().add(entry.priority);
+        }
+        // What an owner has beyond its share, as suspended cycles went on, is taken from nobody.
+        let all = owners.values().fold(Count::default(), |all, owner| all.plus(owner.within(share)));
         let of = |entry: &Entry| owners.get(&*entry.owner).copied().unwrap_or_default();
         let admissible = self.waiting.iter().filter(|(disk, Waiting { entry, .. })| {
             !self.running.contains_key(disk)
@@ -107,8 +131,7 @@ impl Admission {
                 && of(entry).fits(entry.priority, share)
         });
         let (disk, _) = admissible.min_by_key(|(_, Waiting { entry, arrival })| {
-            let has = of(entry);
-            (Reverse(entry.priority), has.initials + has.others, *arrival)
+            (Reverse(entry.priority), of(entry).of(entry.priority), *arrival)
         })?;
         let disk = *disk;
         let waiting = self.waiting.remove(&disk)?;

@@ -172,6 +172,30 @@ fn who_holds_fewest_goes_first_and_leaves_two_slots_to_others() {
 }
 
 #[test]
+fn what_was_suspended_and_goes_on_takes_nothing_from_other_owners() {
+    let mut queue = Admission::new(slots(8));
+    (1..=12).for_each(|no| enqueue(&mut queue, no, Priority::Delta));
+    assert_eq!(admit_all(&mut queue), [1, 2, 3, 4, 5, 6]);
+    (1..=6).for_each(|no| assert!(queue.suspend(disk(no))));
+    assert_eq!(admit_all(&mut queue), [7, 8, 9, 10, 11, 12]);
+    (1..=6).for_each(|no| queue.go_on(disk(no)));
+    enqueue(&mut queue, 13, Priority::Final);
+    enqueue(&mut queue, 101, Priority::Initial);
+    enqueue(&mut queue, 102, Priority::Delta);
+    assert_eq!(admit_all(&mut queue), [101, 102]);
+}
+
+#[test]
+fn a_long_cycle_does_not_hold_up_its_owner_s_deltas() {
+    let mut queue = Admission::new(slots(2));
+    enqueue(&mut queue, 1, Priority::Initial);
+    assert_eq!(admit_all(&mut queue), [1]);
+    enqueue(&mut queue, 2, Priority::Delta);
+    enqueue(&mut queue, 101, Priority::Delta);
+    assert_eq!(admit_all(&mut queue), [2], "it came first");
+}
+
+#[test]
 fn deltas_that_turn_out_to_be_comparisons_leave_a_slot_to_deltas() {
     let mut queue = Admission::new(slots(4));
     (1..=4).for_each(|no| enqueue(&mut queue, no, Priority::Delta));
@@ -242,10 +266,15 @@ struct Naive {
 
 impl Naive {
     /// Whether one more fits among those that run, all of them or those of one owner.
-    fn fits(&self, of: impl Fn(u8) -> bool, slots: usize, priority: Priority) -> bool {
-        let mine = self.running.iter().filter(|(no, _)| of(*no));
-        let initials = mine.clone().filter(|(_, p)| *p == Priority::Initial).count();
-        let others = mine.count() - initials;
+    fn fits(&self, owners: &[Arc<str>], share: usize, slots: usize, priority: Priority) -> bool {
+        let (mut initials, mut others) = (0, 0);
+        for one in owners {
+            let mine = self.running.iter().filter(|(no, _)| owner(*no) == *one);
+            let long = mine.clone().filter(|(_, p)| *p == Priority::Initial).count();
+            let counted = long.min(if share == 1 { 1 } else { share - 1 });
+            initials += counted;
+            others += (mine.count() - long).min(share - counted);
+        }
         let most = if slots == 1 { 1 } else { slots - 1 };
         let full = initials.min(most) + others >= slots;
         !full && (priority != Priority::Initial || initials < most)
@@ -253,12 +282,16 @@ impl Naive {
 
     fn admit(&mut self) -> Option<u8> {
         let share = if self.slots >= 6 { self.slots - 2 } else { self.slots };
-        let has = |no: u8| self.running.iter().filter(|(other, _)| owner(*other) == owner(no)).count();
         for priority in [Priority::Final, Priority::Initial, Priority::Delta] {
             let may = |no: u8| {
                 !self.running.iter().chain(&self.suspended).any(|(other, _)| *other == no)
-                    && self.fits(|_| true, self.slots, priority)
-                    && self.fits(|other| owner(other) == owner(no), share, priority)
+                    && self.fits(&[owner(0), owner(100)], share, self.slots, priority)
+                    && self.fits(&[owner(no)], self.running.len().max(share), share, priority)
+            };
+            let long = |priority| priority == Priority::Initial;
+            let has = |no: u8| {
+                let mine = self.running.iter().filter(|(other, _)| owner(*other) == owner(no));
+                mine.filter(|(_, p)| long(*p) == long(priority)).count()
             };
             let mut best: Option<usize> = None;
             for (at, (no, p)) in self.waiting.iter().enumerate() {

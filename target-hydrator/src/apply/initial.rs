@@ -84,7 +84,8 @@ impl Session {
         if matches!(result, Err(Stop::Fail(_)))
             && let Some(streamed) = &mut self.streamed
         {
-            streamed.stopped = true;
+            // What was read back until now stood on tables that may have changed since: all is read once more at the commit.
+            (streamed.stopped, streamed.digest) = (true, None);
         }
         result
     }

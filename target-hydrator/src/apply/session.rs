@@ -7,7 +7,6 @@ use super::commit::Committed;
 use super::grow::shrunk;
 use super::initial::Streamed;
 use super::pipeline::{Pipeline, Zeros};
-use super::release::Left;
 use super::segment::Cycle;
 use super::stop::{Failure, Stop};
 use crate::compute::Compute;
@@ -136,7 +135,6 @@ pub struct Session {
     pub(super) target: Option<Arc<dyn Target>>,
     pub(super) streamed: Option<Streamed>,
     pub(super) ahead: Option<Ahead>,
-    pub(super) left: Option<Left>,
     pub(crate) unflushed: Arc<Unflushed>,
 }
 
@@ -149,7 +147,7 @@ impl Session {
         let store = env.targets.state(work).await?;
         let file = LedgerFile::open(store, work.disk, work.size).await?;
         let unflushed = Arc::new(Unflushed::new(file.unflushed().await?));
-        Ok(Self { env, file, target: None, streamed: None, ahead: None, left: None, unflushed })
+        Ok(Self { env, file, target: None, streamed: None, ahead: None, unflushed })
     }
 
     /// What the hydrator knows of the target.
@@ -301,7 +299,6 @@ impl Session {
         if self.file.ledger.target.as_ref() != Some(&record) {
             self.file.change(|ledger| ledger.target = Some(record)).await?;
         }
-        self.check_left(&*target).await?;
         Ok(self.target.insert(Arc::new(Watched::new(target, self.unflushed.clone()))).clone())
     }
 

@@ -9,12 +9,9 @@ use sluice_proto::{BlockNo, CycleNo, Digest, DiskId, Generation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::sync::watch::error::RecvError;
 
 /// How long a disk is left to another hydrator that took it over.
 const LOST_PAUSE: Duration = Duration::from_secs(60);
-/// How long a target is held while there is no work for its disk: the next cycle may follow at once.
-const HELD: Duration = Duration::from_secs(600);
 /// Applied segments of which the appliance may not know yet: a step's. It shows four times as many, so that there are
 /// always some to go on with.
 const UNTOLD_MAX: usize = 32;
@@ -94,7 +91,7 @@ impl DiskTask {
                 Next::Go => pause.reset(),
                 Next::Rest => {
                     pause.reset();
-                    if self.rest(current.is_none(), &mut work).await.is_err() {
+                    if work.changed().await.is_err() {
                         return;
                     }
                 }
@@ -114,18 +111,6 @@ impl DiskTask {
                 }
             }
         }
-    }
-
-    /// Waits until the work changes. Of a disk that has none for a while the target is let go.
-    async fn rest(&mut self, idle: bool, work: &mut watch::Receiver<Option<Work>>) -> Result<(), RecvError> {
-        if let Some(session) = self.session.as_mut().filter(|session| idle && session.holds_target()) {
-            tokio::select! {
-                biased;
-                changed = work.changed() => return changed,
-                () = tokio::time::sleep(HELD) => session.let_go_for_now().await,
-            }
-        }
-        work.changed().await
     }
 
     fn forget_ahead(&mut self, but: Option<&Work>) {

@@ -6,7 +6,6 @@ use super::unproven::Unproven;
 use super::{Fingerprint, Target, TargetError, TargetErrorKind, WriterMark, ranges_of, writer};
 use crate::formats::Step;
 use async_trait::async_trait;
-use sluice_platform::device::Activity;
 use sluice_platform::{AlignedBuf, DirectFile, Part};
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,10 +172,6 @@ impl Target for LinearTarget {
 
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
         writer::mark(&self.file, by).await
-    }
-
-    async fn activity(&self) -> Option<Activity> {
-        self.file.is_block_device().then(|| Activity::of(self.file.file())).flatten()
     }
 
     fn describe(&self) -> String {

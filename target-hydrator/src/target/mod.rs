@@ -28,7 +28,6 @@ pub use unflushed::{Unflushed, Watched};
 pub use writer::{WRITER_ATTRIBUTE, WriterMark};
 
 use async_trait::async_trait;
-use sluice_platform::device::Activity;
 use sluice_platform::{AlignedBuf, DirectFile};
 use sluice_proto::{Extent, Sector, SectorCount};
 use std::ops::Range;
@@ -88,11 +87,6 @@ pub trait Target: Send + Sync {
     /// Puts the mark of whoever begins to write on the target, durably: before the first [`Target::write`]. It changes the
     /// fingerprint. False where the target can't bear it.
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError>;
-
-    /// Of a block device, whose fingerprint shows no writes: what the kernel counts of them, as far as it does. None for an image.
-    async fn activity(&self) -> Option<Activity> {
-        None
-    }
 
     /// What and where the target is, for people.
     fn describe(&self) -> String;

@@ -8,7 +8,6 @@ use super::{Fingerprint, Target, TargetError, WriterMark};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_platform::AlignedBuf;
-use sluice_platform::device::Activity;
 use sluice_proto::{Extent, Sector, SectorBitmap, SectorCount};
 use std::sync::Arc;
 
@@ -79,7 +78,13 @@ impl Flush<'_> {
 
 impl Drop for Flush<'_> {
     fn drop(&mut self) {
-        self.of.0.lock().written.union_with(&self.written);
+        if self.written.is_empty() {
+            return;
+        }
+        // Nobody waited for its end, and a failure is told once only.
+        let mut sectors = self.of.0.lock();
+        sectors.lost.union_with(&self.written);
+        sectors.changed = true;
     }
 }
 
@@ -154,10 +159,6 @@ impl Target for Watched {
 
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
         self.inner.mark(by).await
-    }
-
-    async fn activity(&self) -> Option<Activity> {
-        self.inner.activity().await
     }
 
     fn describe(&self) -> String {

@@ -11,11 +11,13 @@ use std::time::SystemTime;
 /// by the disk's present name may have left, that whose ledger was written last; without any ledger the one with the `present`
 /// name comes first.
 pub(super) fn of(folder: &Path, disk: DiskId, present: &Path) -> Option<PathBuf> {
-    let mark = format!("-{disk}.");
+    // Not what somebody has put aside under a name of his own.
+    let ends = ["vhd", "vhdx", "raw"].map(|suffix| format!("-{disk}.{suffix}"));
     let entries = folder.read_dir().ok()?.flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.contains(&mark));
-    let found: BTreeSet<PathBuf> =
-        names.map(|name| folder.join(name.strip_suffix(".sluice").unwrap_or(&name))).collect();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let images = names.map(|name| name.strip_suffix(".sluice").map_or(name.clone(), str::to_owned));
+    let ours = images.filter(|name| ends.iter().any(|end| name.ends_with(end)));
+    let found: BTreeSet<PathBuf> = ours.map(|name| folder.join(name)).collect();
     let best = found.iter().max_by_key(|path| (noted(path), path.as_path() == present)).cloned();
     if let Some(best) = best.as_ref().filter(|_| found.len() > 1) {
         let (others, best) = (found.len() - 1, best.display());

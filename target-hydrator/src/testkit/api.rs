@@ -42,13 +42,6 @@ impl FakeApi {
         inner.work.insert(work.disk, work);
         self.changed.notify_waiters();
     }
-    /// The disk has no open cycle any more.
-    pub fn take_away(&self, disk: DiskId) {
-        let mut inner = self.inner.lock();
-        inner.revision += 1;
-        inner.work.remove(&disk);
-        self.changed.notify_waiters();
-    }
     pub fn lose_answers(&self, count: u32) {
         self.inner.lock().lost_answers = count;
     }

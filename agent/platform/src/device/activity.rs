@@ -31,10 +31,10 @@ impl Activity {
         Some(Self { boot: this_run()?, attachment, sectors: field(7)?.wrapping_add(field(14)?) })
     }
 
-    /// True where somebody has written to the device between the two, for certain: not where it was attached anew, or the
-    /// machine started again, as the kernel counts from zero then.
+    /// True where somebody has written to the device between the two: not where it was attached anew, its partitions were read
+    /// anew, or the machine started again, as the kernel counts from zero then.
     pub fn shows_writes_since(&self, before: &Self) -> bool {
-        (self.boot, self.attachment) == (before.boot, before.attachment) && self.sectors != before.sectors
+        (self.boot, self.attachment) == (before.boot, before.attachment) && self.sectors > before.sectors
     }
 }
 

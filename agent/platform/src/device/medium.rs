@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// The names that a disk or partition brings with it: what its maker, its hypervisor or its own tables call it. Empty where
 /// the kernel knows none: files, loop devices, disks in memory, some virtual disks.
 ///
-/// A copy of a disk within its hypervisor may have the names of the original, and some hypervisors name a disk by the slot
-/// that it is in: equal names are no proof, different ones are.
+/// A copy of a disk within its hypervisor may have the names of the original: equal names are no proof, different ones of one
+/// scheme are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Medium(BTreeMap<String, String>);
@@ -50,7 +50,7 @@ impl Medium {
     fn in_folders(own: &Path, disk: &Path, udev: &Path) -> Self {
         let known = NAMES.iter().filter_map(|(kind, files)| {
             let name = files.iter().find_map(|file| sysfs::text_of(&disk.join(file)))?;
-            Some(((*kind).to_owned(), name))
+            (!is_slot(&name)).then(|| ((*kind).to_owned(), name))
         });
         let mut names: BTreeMap<String, String> = known.collect();
         let Some(number) = sysfs::text_of(&own.join("partition")) else { return Self(names) };
@@ -86,12 +86,14 @@ impl Medium {
         common && !self.differs(other)
     }
 
-    /// Whether there is a kind of name that both have, and whether any such differs.
+    /// Whether there is a kind of name that both have, and whether such a one differs. Of the disk the first kind decides that
+    /// can be compared, of a partition its own name and its disk's.
     fn compare(&self, other: &Self) -> (bool, bool) {
-        let by_uuid = [self, other].iter().all(|medium| medium.0.contains_key(PARTITION_UUID));
-        let both = self.0.iter().filter(|(kind, _)| !by_uuid || *kind != PARTITION);
-        let both = both.filter_map(|(kind, name)| Some((kind, name == other.0.get(kind)?)));
-        both.fold((false, false), |(common, different), (kind, same)| (common || kind != PARTITION, different || !same))
+        let same = |kind: &str| same_name(kind, self.0.get(kind)?, other.0.get(kind)?);
+        let disk = NAMES.iter().find_map(|(kind, _)| same(kind));
+        let (by_uuid, by_number) = (same(PARTITION_UUID), same(PARTITION));
+        let part = by_uuid.or(by_number);
+        (disk.is_some() || by_uuid.is_some(), disk == Some(false) || part == Some(false))
     }
 
     fn is_partition(&self) -> bool {
@@ -112,8 +114,9 @@ impl Medium {
             folders.iter().filter(|folder| self.is_same(&sysfs::dev_of(folder).map_or_else(Self::default, Self::of)));
         let folder = found.next()?;
         let dev = sysfs::dev_of(folder)?;
-        let links = sysfs::entries(Path::new("/dev/disk/by-id"));
-        let lasting = links.into_iter().find(|link| fs::metadata(link).is_ok_and(|m| DevNo::from_raw(m.rdev()) == dev));
+        let links = ["by-id", "by-partuuid", "by-path"].map(|kind| sysfs::entries(&Path::new("/dev/disk").join(kind)));
+        let lasting =
+            links.into_iter().flatten().find(|link| fs::metadata(link).is_ok_and(|m| DevNo::from_raw(m.rdev()) == dev));
         lasting.or_else(|| Some(Path::new("/dev").join(folder.file_name()?)))
     }
 }
@@ -128,6 +131,33 @@ impl fmt::Display for Medium {
         }
         Ok(())
     }
+}
+
+/// Whether two names of a kind are the same; `None` where they are of different schemes, as a kernel or a firmware may
+/// change from one to another.
+fn same_name(kind: &str, one: &str, other: &str) -> Option<bool> {
+    match kind {
+        // `naa.`, `eui.`, `nvme.`, `uuid.`, `t10.`
+        "wwid" => {
+            let scheme = |name: &str| name.split_once('.').map(|(scheme, _)| scheme.to_owned());
+            (scheme(one) == scheme(other)).then_some(one == other)
+        }
+        // `CRYPT-LUKS2-UUID-NAME`: the mapping's name is whatever it was opened as, and the format can be converted.
+        "dm-uuid" => {
+            let volume = |name: &str| match name.strip_prefix("CRYPT-") {
+                Some(rest) => rest.split('-').nth(1).unwrap_or(rest).to_owned(),
+                None => name.to_owned(),
+            };
+            Some(volume(one) == volume(other))
+        }
+        _ => Some(one == other),
+    }
+}
+
+/// True for serial numbers by which some hypervisors name the slot and not the disk: `QM00001`, `00000000000000000001`.
+fn is_slot(name: &str) -> bool {
+    let digits = name.strip_prefix("QM").unwrap_or(name);
+    digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.trim_start_matches('0').len() <= 3
 }
 
 /// What stands behind `key` in a file of lines.
@@ -203,5 +233,20 @@ mod tests {
         learnt.learn(&both);
         assert_eq!(learnt, both);
         assert_eq!(both.find(), None, "no such disk is attached");
+    }
+
+    #[test]
+    fn a_name_of_another_scheme_says_nothing() {
+        let of = |wwid| medium(&[("wwid", wwid), ("serial", "a")]);
+        let (eui, nvme) = (of("eui.0025"), of("nvme.144d-a-1"));
+        assert!(eui.is_same(&nvme), "a kernel that mistrusts the disk's own number");
+        assert!(eui.differs(&of("eui.0026")), "the first kind that both have decides");
+        let crypt = |uuid| medium(&[("dm/uuid", uuid)]);
+        assert!(crypt("CRYPT-LUKS1-ab01-old").is_same(&crypt("CRYPT-LUKS2-ab01-new")));
+        assert!(crypt("CRYPT-LUKS2-ab01-x").differs(&crypt("CRYPT-LUKS2-ab02-x")));
+        for slot in ["QM00003", "00000000000000000001"] {
+            assert!(!medium(&[("device/serial", slot)]).is_known(), "{slot} names no disk");
+        }
+        assert!(medium(&[("serial", "QM-17")]).is_known() && medium(&[("serial", "12345678")]).is_known());
     }
 }

@@ -61,7 +61,6 @@ fn source_facts(path: &Path) -> Result<DeviceFacts, Refusal> {
     Ok(facts)
 }
 
-/// The target and the state folder.
 /// An image's file is not the disk that is in it: its bytes as they are would boot nowhere.
 fn check_no_image(source: &Path, facts: &DeviceFacts) -> Result<(), Refusal> {
     if is_block_device(&facts.path) || matches!(Format::from_suffix(source), Ok(Format::Raw)) {
@@ -83,6 +82,7 @@ fn check_no_image(source: &Path, facts: &DeviceFacts) -> Result<(), Refusal> {
     }
 }
 
+/// The target and the state folder.
 fn place(args: &Args, facts: &DeviceFacts) -> Result<(Place, PathBuf), Refusal> {
     let format = match args.format {
         Some(format) => format,
@@ -106,7 +106,9 @@ fn check_origin(args: &Args, state: &Path, now: &Origin, medium: &Medium) -> Res
     if is_other && !args.yes {
         return Err(other_medium(args, now, &known, medium));
     }
-    if then.source != now.source && !known.is_same(medium) && !args.yes {
+    // Where the one of before is there too, under the same names, they tell nothing apart.
+    let still_there = then.source != now.source && Medium::at(&then.source).is_ok_and(|other| known.is_same(&other));
+    if then.source != now.source && (still_there || !known.is_same(medium)) && !args.yes {
         return Err(Refusal::new(format!(
             "target {} is the copy of {}, not of {}: if they are one disk under two names say --yes (they are compared \
              then, and what differs is overwritten), else name another target",

@@ -150,6 +150,9 @@ impl AgentApi for Turnstile {
 
     async fn commit(&self, disk: DiskId, cycle: CycleNo, generation: Generation, manifest: Bytes) -> ApiResult<()> {
         self.note(self.inner.commit(disk, cycle, generation, manifest).await)?;
+        if self.scarce.swap(false, Ordering::SeqCst) {
+            self.tell(Event::Room);
+        }
         self.tell(Event::Committed(cycle));
         Ok(())
     }
