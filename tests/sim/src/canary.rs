@@ -91,8 +91,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a target that somebody changed is taken as it is",
         file: "target-hydrator/src/apply/accept.rs",
-        from: "        Some(noted) if noted != now => {",
-        to: "        Some(noted) if noted != now && now.size == u64::MAX => {",
+        from: "        Some(noted) if !now.is_still(noted) => {",
+        to: "        Some(noted) if !now.is_still(noted) && now.size == u64::MAX => {",
     },
 ];
 
