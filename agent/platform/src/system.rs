@@ -3,6 +3,7 @@
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use sluice_proto::env::{Clock, Entropy};
 use sluice_proto::units::ByteCount;
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The machine's wall clock.
@@ -35,6 +36,18 @@ impl Entropy for OsEntropy {
         // It fails only where the kernel has no randomness at all; no key may be made then, and no caller could go on.
         self.0.fill(out).expect("the kernel provides randomness");
     }
+}
+
+/// The kernel's random name of this run of the machine.
+///
+/// # Errors
+/// It can't be read; the text names the file.
+pub fn boot_id() -> io::Result<[u8; 16]> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let named = |kind, e: &dyn std::fmt::Display| io::Error::new(kind, format!("{PATH}: {e}"));
+    let digits = std::fs::read_to_string(PATH).map_err(|e| named(e.kind(), &e))?.trim().replace('-', "");
+    let id = u128::from_str_radix(&digits, 16).map_err(|e| named(io::ErrorKind::InvalidData, &e))?;
+    Ok(id.to_be_bytes())
 }
 
 /// The processor time this process has used, user and system together, all threads.

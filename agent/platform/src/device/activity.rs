@@ -1,6 +1,7 @@
 //! Whether a block device was written to by anybody at all.
 
 use super::sysfs::{self, DevNo};
+use crate::system::boot_id;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Activity {
-    /// The run of the machine.
+    /// The run of the machine: the first half of its name.
     boot: u64,
     /// Each attachment of a disk has another number, in one run of the machine.
     attachment: u64,
@@ -27,8 +28,9 @@ impl Activity {
         let attachment = sysfs::text(disk, "diskseq")?.parse().ok()?;
         let stat = sysfs::text(dev, "stat").filter(|_| counts)?;
         // Documentation/block/stat.rst: the seventh field counts sectors written, the fourteenth sectors discarded.
+        let boot = u64::from_be_bytes(*boot_id().ok()?.first_chunk()?);
         let field = |n: usize| stat.split_whitespace().nth(n - 1)?.parse::<u64>().ok();
-        Some(Self { boot: this_run()?, attachment, sectors: field(7)?.wrapping_add(field(14)?) })
+        Some(Self { boot, attachment, sectors: field(7)?.wrapping_add(field(14)?) })
     }
 
     /// True where somebody has written to the device between the two: not where it was attached anew, its partitions were read
@@ -36,13 +38,6 @@ impl Activity {
     pub fn shows_writes_since(&self, before: &Self) -> bool {
         (self.boot, self.attachment) == (before.boot, before.attachment) && self.sectors > before.sectors
     }
-}
-
-/// A number that no other run of the machine has.
-fn this_run() -> Option<u64> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-    u64::from_str_radix(&digits, 16).ok()
 }
 
 #[cfg(test)]

@@ -102,10 +102,3 @@ fn text(path: &Path) -> Result<String, String> {
 fn number(path: &Path) -> Result<u64, String> {
     text(path)?.parse().map_err(|e| format!("{}: {e}", path.display()))
 }
-
-/// The kernel's random name of this boot.
-pub(super) fn boot_id() -> Result<[u8; 16], String> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let digits = text(path)?.replace('-', "");
-    u128::from_str_radix(&digits, 16).map(u128::to_be_bytes).map_err(|e| format!("{}: {e}", path.display()))
-}

@@ -80,6 +80,7 @@ use device::Facts;
 use header::{Identity, Skips};
 use kernel::Barrier;
 use pins::{Attachment, Held, Unusable};
+use sluice_platform::system::boot_id;
 use sluice_proto::Digest;
 use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::env::Entropy;
@@ -159,7 +160,7 @@ impl EbpfTracker {
         let kernel = |step: &str, source| TrackerError::Kernel { device: device.to_owned(), step: step.into(), source };
         available().map_err(|why| unavailable(why.0))?;
         let facts = Facts::of(device)?;
-        let boot = device::boot_id().map_err(unavailable)?;
+        let boot = boot_id().map_err(|e| unavailable(e.to_string()))?;
         let barrier = Barrier::new().map_err(|e| kernel("making the barrier", e.into()))?;
 
         pins::sweep(pin_folder).map_err(|e| kernel("removing unfinished pins", e.into()))?;

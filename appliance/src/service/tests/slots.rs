@@ -31,12 +31,8 @@ async fn start(agent: &LocalAgent, disk: DiskId, settled: u64) -> Option<Start> 
     agent.next(disk, asks(settled, None, 0)).await.unwrap().start
 }
 
-fn give_up() -> GiveUp {
-    GiveUp { generation: Generation(1), reason: FailReason::SourceRead, detail: "unreadable".into() }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_disk_that_is_not_due_any_more_holds_no_slot() {
+/// One slot, which the first cycle of another agent's disk has; the world's own disk is in step after two cycles.
+async fn taken() -> (World, LocalAgent, DiskId, Start) {
     let world = world(1).await;
     world.register().await;
     let other = agent(&world, "web-2");
@@ -44,6 +40,16 @@ async fn a_disk_that_is_not_due_any_more_holds_no_slot() {
     world.cycle(1, &planned(0, 10)).await;
     let disk = register(&other, 8).await;
     let first = start(&other, disk, 0).await.unwrap();
+    (world, other, disk, first)
+}
+
+fn give_up() -> GiveUp {
+    GiveUp { generation: Generation(1), reason: FailReason::SourceRead, detail: "unreadable".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_not_due_any_more_holds_no_slot() {
+    let (world, other, disk, first) = taken().await;
     // The delta is due and waits for the slot; then the operator wants deltas less often.
     let often = PolicyView { min_interval_ms: 60_000, max_interval_ms: 60_000, ..policy() };
     world.operator().set_policy(often).await.unwrap();
@@ -60,13 +66,7 @@ async fn a_disk_that_is_not_due_any_more_holds_no_slot() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_came_too_late_is_given_on() {
-    let world = world(1).await;
-    world.register().await;
-    let other = agent(&world, "web-2");
-    world.cycle(0, &whole()).await;
-    world.cycle(1, &planned(0, 10)).await;
-    let disk = register(&other, 8).await;
-    let first = start(&other, disk, 0).await.unwrap();
+    let (world, other, disk, first) = taken().await;
     // A final cycle waits, and gets the slot before it is heard that it was withdrawn.
     world.operator().order_final(DISK, true).await.unwrap();
     assert_eq!(world.next(2, None).await.start, None);
