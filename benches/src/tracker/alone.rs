@@ -1,0 +1,133 @@
+//! What tracking adds to a write that is the only one under way.
+//!
+//! That is a few hundred nanoseconds, while what a write takes changes by many times as much within a second. So turns
+//! with and without tracking are short and many, the median write of each counts, which the few that meet something slow
+//! don't move, and what is told is by how much two neighbouring turns differ. Where a write wakes other threads, as the
+//! loop device's, even that shows nothing below a microsecond; the kernel's own account of the programs does.
+
+use super::Tracking;
+use crate::disk::{Noise, PIECE};
+use crate::stats::median;
+use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+use sluice_agent::tracker::ebpf::run_statistics;
+use sluice_platform::buf::AlignedBuf;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long one kind has its turn.
+const TURN: Duration = Duration::from_millis(200);
+/// What is not counted of it: attaching leaves work behind.
+const SETTLING: Duration = Duration::from_millis(20);
+
+/// The median write of a turn without tracking and of one beside it with tracking, in nanoseconds.
+pub struct Pair {
+    /// Without.
+    pub plain: f64,
+    /// With.
+    pub tracked: f64,
+}
+
+impl Pair {
+    /// What tracking adds, in nanoseconds.
+    pub fn added(&self) -> f64 {
+        self.tracked - self.plain
+    }
+}
+
+/// So many pairs, one behind the other, on a device of `bytes` bytes; who comes first changes.
+pub fn pairs(device: &Path, bytes: u64, count: u32) -> Result<Vec<Pair>> {
+    let mut writer = Writer::open(device, bytes)?;
+    let mut turn = |tracked: bool| -> Result<f64> {
+        // Both kinds begin with the same work, so that the processors are as warm and as busy.
+        let tracking = Tracking::on(device)?;
+        let _tracking = tracked.then_some(tracking);
+        Ok(median(&writer.turn()?))
+    };
+    let pair = |number: u32| match number % 2 {
+        0 => Ok(Pair { plain: turn(false)?, tracked: turn(true)? }),
+        _ => {
+            let tracked = turn(true)?;
+            Ok(Pair { plain: turn(false)?, tracked })
+        }
+    };
+    (0..count).map(pair).collect()
+}
+
+/// What the programs themselves take of a write, in nanoseconds, by the kernel's account of them; what they take of other
+/// writes meanwhile is in it.
+pub fn own_time(device: &Path, bytes: u64) -> Result<f64> {
+    let mut writer = Writer::open(device, bytes)?;
+    let tracking = Tracking::on(device)?;
+    let _account = Account::open()?;
+    let spent = || -> Result<u64> {
+        let each = tracking.tracker.programs().map(|(_, program)| run_statistics(program));
+        Ok(each.collect::<std::io::Result<Vec<_>>>()?.iter().map(|(_, nanoseconds)| nanoseconds).sum())
+    };
+    let before = spent()?;
+    writer.turn()?;
+    Ok((spent()? - before) as f64 / writer.written as f64)
+}
+
+/// Writes to a device, each write when the one before has ended.
+struct Writer {
+    disk: File,
+    path: PathBuf,
+    pieces: u64,
+    noise: Noise,
+    data: AlignedBuf,
+    written: u64,
+}
+
+impl Writer {
+    fn open(device: &Path, bytes: u64) -> Result<Self> {
+        let disk = OpenOptions::new().write(true).custom_flags(OFlag::O_DIRECT.bits()).open(device)?;
+        let (mut noise, mut data) = (Noise::new(bytes), AlignedBuf::zeroed(PIECE));
+        noise.fill(&mut data);
+        Ok(Self { disk, path: device.to_owned(), pieces: bytes / PIECE as u64, noise, data, written: 0 })
+    }
+
+    /// What the writes of a turn take, in nanoseconds.
+    fn turn(&mut self) -> Result<Vec<f64>> {
+        let start = Instant::now();
+        let mut took = Vec::new();
+        loop {
+            let at = self.noise.below(self.pieces) * PIECE as u64;
+            let before = start.elapsed();
+            let written = self.disk.write_all_at(&self.data, at);
+            written.with_context(|| format!("writing to {}", self.path.display()))?;
+            let after = start.elapsed();
+            self.written += 1;
+            if before >= SETTLING {
+                took.push((after - before).as_nanos() as f64);
+            }
+            if after >= TURN && !took.is_empty() {
+                return Ok(took);
+            }
+        }
+    }
+}
+
+/// The kernel keeps an account of what programs take until this is dropped, which costs each of them some time itself.
+struct Account {
+    before: String,
+}
+
+impl Account {
+    const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+    fn open() -> Result<Self> {
+        let before = std::fs::read_to_string(Self::SWITCH).context(Self::SWITCH)?;
+        std::fs::write(Self::SWITCH, "1").context(Self::SWITCH)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        // In a drop there is nobody to tell.
+        drop(std::fs::write(Self::SWITCH, &self.before));
+    }
+}
