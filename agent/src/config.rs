@@ -50,7 +50,7 @@ pub struct Appliance {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
-    /// The block device or image file.
+    /// The block device or raw disk file.
     pub source: PathBuf,
     /// What people call it; the path where none is given.
     pub name: Option<String>,

@@ -38,7 +38,7 @@ pub enum TrackerChoice {
 /// What is to be protected, and how.
 #[derive(Clone, Debug)]
 pub struct Protection {
-    /// The block device or image file.
+    /// The block device or raw disk file.
     pub source: PathBuf,
     /// What people call it; the path where none is given.
     pub name: Option<String>,

@@ -53,7 +53,7 @@ struct Args {
     /// Also writes everything that was measured to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How many times each contender runs [default: 5; 21 in `tracker`, once where minutes are measured].
+    /// How many times each contender runs [default: 5; 21 in `tracker`, 7 in `dm-era`, once where minutes are measured].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// The size of the disks, in MiB.

@@ -4,7 +4,7 @@
 //! are sealed: a digest of a grain would let the holder of the cache guess what is in it.
 
 use crate::error::{FormatError, FormatErrorKind, bad};
-use crate::header::{HEADER_BYTES, Header, ObjectKind};
+use crate::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use crate::keys::{DataKey, Part};
 use crate::stream::Digest;
 use crate::units::{GRAIN_BYTES, GRAIN_SECTORS, SectorCount};
@@ -67,6 +67,10 @@ pub fn open_part(
     disk: SectorCount,
 ) -> Result<(Header, Vec<Digest>), FormatError> {
     let header = Header::decode(ObjectKind::Digests, bytes)?;
+    // Nobody makes them so, and whoever holds the cache could: what is said to be equal is not shipped.
+    if header.suite == Suite::Plain {
+        return bad(FormatErrorKind::Suite, "digests that are not sealed");
+    }
     let grains = grain_count(disk).saturating_sub(part.saturating_mul(PART_GRAINS)).min(PART_GRAINS);
     if header.fields != [part, grains, disk.0] || grains == 0 {
         return bad(FormatErrorKind::Misplaced, format!("digests: part {:?} where {part} was due", header.fields));

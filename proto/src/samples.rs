@@ -11,7 +11,7 @@ use crate::segment::{BlockDecoder, BlockEncoder, FrameData, Segment, SegmentWrit
 use crate::stream::Digest;
 use crate::units::{BlockNo, ByteCount, CycleNo, DiskId, Extent, Generation, SectorCount};
 use crate::wire::*;
-use crate::{FormatError, SectorBitmap};
+use crate::{FormatError, FormatErrorKind, SectorBitmap};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -230,4 +230,12 @@ fn a_table_of_digests() {
     assert_eq!(open_part(&kept, &key(), 0, SECTORS).unwrap().1, digests);
     assert!(open_part(&kept, &key(), 1, SECTORS).is_err());
     assert!(open_part(&kept[..kept.len() - 1], &key(), 0, SECTORS).is_err());
+}
+
+#[test]
+fn digests_that_are_not_sealed_are_refused() {
+    let digests = vec![ZERO_GRAIN; 32];
+    let header = Header { suite: Suite::Plain, ..header(ObjectKind::Digests) };
+    let part = seal_part(&header, &key(), 0, SECTORS, &digests);
+    assert_eq!(open_part(&part, &key(), 0, SECTORS).unwrap_err().kind, FormatErrorKind::Suite);
 }

@@ -14,7 +14,9 @@ use crate::target::{Fingerprint, WriterMark};
 use serde::{Deserialize, Serialize};
 use sluice_platform::device::Medium;
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, DiskId, Generation, SectorBitmap, SectorCount};
+use sluice_proto::{
+    BlockNo, ByteCount, CycleNo, DISK_SECTORS_MAX, Digest, DiskId, Generation, SectorBitmap, SectorCount,
+};
 use std::sync::Arc;
 
 /// The ledger's name in the state folder.
@@ -181,8 +183,15 @@ impl Serialize for HexBytes {
 impl<'de> Deserialize<'de> for HexBytes {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|p| p.len() == 2));
-        let bytes: Option<Vec<u8>> = pairs.map(|p| p.and_then(|p| u8::from_str_radix(p, 16).ok())).collect();
+        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8); // below 16
+        let bytes: Option<Vec<u8>> = text
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| match pair {
+                [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+                _ => None,
+            })
+            .collect();
         bytes.map(Self).ok_or_else(|| serde::de::Error::custom("pairs of hexadecimal digits are expected"))
     }
 }
@@ -208,6 +217,14 @@ impl Ledger {
             comparison: None,
             compared_to: None,
         }
+    }
+
+    /// True where its sizes are a disk's, and what is noted of a growth lies within what is grown to.
+    fn has_sizes_of_disks(&self) -> bool {
+        let is_disk = |size: ByteCount| (1..=DISK_SECTORS_MAX).contains(&size.sectors_ceil().0);
+        let end = self.size_to_be().sectors_ceil();
+        let within = [self.growing_from, self.growing_zeros].into_iter().flatten().all(|at| at <= end);
+        is_disk(self.source_size) && is_disk(self.size_to_be()) && within
     }
 
     /// The source's size, in bytes, that the target has, or will have once its growth is brought to its end.
@@ -279,6 +296,10 @@ impl Ledger {
             }
             _ if ledger.growing.is_some_and(|to| to <= ledger.source_size) => {
                 Err("the ledger contradicts itself: its target is being grown to what it is already".to_owned())
+            }
+            _ if !ledger.has_sizes_of_disks() => {
+                Err("the ledger contradicts itself: its sizes are none that a disk has, or that it grows within"
+                    .to_owned())
             }
             _ => Ok(ledger),
         }

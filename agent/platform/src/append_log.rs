@@ -24,6 +24,9 @@ pub const RECORD_BYTES_MAX: usize = 64 << 20;
 pub const LOG_BYTES_MAX: u64 = 16 << 30;
 /// What of a log is read at once, in bytes, where its records are smaller.
 const WINDOW_BYTES: usize = 1 << 20;
+/// How many times the bytes behind the last good record are hashed in the search for later ones. A crash leaves none that
+/// look like records; whoever fills a log with such must not keep its owner busy for days.
+const SEARCHES_MAX: u64 = 16;
 
 /// A journal that is open for appending. Blocking; one process at a time (see [`crate::lock`]).
 #[derive(Debug)]
@@ -263,7 +266,7 @@ impl<'a> Window<'a> {
     /// Shows all records up to the first that is not whole; gives where that is.
     fn records(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
         let mut end = HEADER_BYTES;
-        while let Some((_, payload)) = self.record(end)? {
+        while let Some(payload) = self.record(end)? {
             each(payload);
             end += (RECORD_HEADER_BYTES + payload.len()) as u64;
         }
@@ -273,29 +276,38 @@ impl<'a> Window<'a> {
     /// A whole record anywhere behind `end` that says "flushed to beyond here" proves damage. A false hit would need its
     /// 64-bit checksum to match by chance.
     fn vouches_for_more_than(&mut self, end: u64) -> io::Result<bool> {
+        let mut effort = SEARCHES_MAX * self.size.saturating_sub(end);
         for at in end + 1..self.size {
-            if self.record(at)?.is_some_and(|(durable, _)| durable > end) {
+            let Some((len, _)) = self.claim(at)?.filter(|(_, durable)| *durable > end) else { continue };
+            let Some(left) = effort.checked_sub(u64::from(len)) else { return Ok(true) };
+            effort = left;
+            if self.record(at)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// The whole record at this place, if there is one: its `durable` and its payload.
-    fn record(&mut self, at: u64) -> io::Result<Option<(u64, &[u8])>> {
+    /// What the bytes at this place say if they are a record's: the length of its payload, which is there, and its `durable`.
+    /// Cheap, so that looking for records in a long tail stays quick.
+    fn claim(&mut self, at: u64) -> io::Result<Option<(u32, u64)>> {
         let Some(header) = self.at(at, RECORD_HEADER_BYTES)?.first_chunk::<RECORD_HEADER_BYTES>().copied() else {
             return Ok(None);
         };
         let [a, b, c, d, durable @ .., _, _, _, _, _, _, _, _] = header;
         let (len, durable) = (u32::from_le_bytes([a, b, c, d]), u64::from_le_bytes(durable));
-        // Cheap and before the checksum, so that looking for records in a long tail stays quick.
-        if len as usize > RECORD_BYTES_MAX || !(HEADER_BYTES..=at).contains(&durable) {
-            return Ok(None);
-        }
+        let is_there = at + RECORD_HEADER_BYTES as u64 + u64::from(len) <= self.size;
+        let possible = len as usize <= RECORD_BYTES_MAX && (HEADER_BYTES..=at).contains(&durable) && is_there;
+        Ok(possible.then_some((len, durable)))
+    }
+
+    /// The payload of the whole record at this place, if there is one.
+    fn record(&mut self, at: u64) -> io::Result<Option<&[u8]>> {
+        let Some((len, durable)) = self.claim(at)? else { return Ok(None) };
         let whole = self.at(at, RECORD_HEADER_BYTES + len as usize)?;
-        let payload = &whole[RECORD_HEADER_BYTES..];
-        let good = payload.len() == len as usize && header[12..] == checksum(at, len, durable, payload);
-        Ok(good.then_some((durable, payload)))
+        let (header, payload) = whole.split_at(RECORD_HEADER_BYTES);
+        let good = header[12..] == checksum(at, len, durable, payload);
+        Ok(good.then_some(payload))
     }
 }
 

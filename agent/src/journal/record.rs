@@ -103,7 +103,11 @@ impl Identity {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, JournalError> {
-        from_json("disk.json", bytes)
+        let identity: Self = from_json("disk.json", bytes)?;
+        if identity.released == u64::MAX {
+            return Err(JournalError("disk.json: damaged: no release has that number".to_owned()));
+        }
+        Ok(identity)
     }
 }
 

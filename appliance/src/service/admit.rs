@@ -71,10 +71,10 @@ impl Inner {
             return true;
         }
         queue.enqueue(cell.disk, &cell.agent, kind.into());
-        let mut admitted: Vec<DiskId> = std::iter::from_fn(|| queue.admit()).collect();
+        let mut admitted = queue.admit_all();
         if !admitted.contains(&cell.disk) {
             self.free_idle(&mut queue);
-            admitted.extend(std::iter::from_fn(|| queue.admit()));
+            admitted.extend(queue.admit_all());
         }
         drop(queue);
         self.ring_others(&admitted, cell.disk);
@@ -85,7 +85,7 @@ impl Inner {
     pub(super) fn release(&self, disk: DiskId) {
         let mut queue = self.queue.lock();
         queue.finish(disk);
-        let admitted: Vec<DiskId> = std::iter::from_fn(|| queue.admit()).collect();
+        let admitted = queue.admit_all();
         drop(queue);
         self.ring_others(&admitted, disk);
     }

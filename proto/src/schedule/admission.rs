@@ -113,7 +113,12 @@ impl Admission {
         waiting.entry = entry;
     }
 
-    /// Admits the disk that goes first, if any may start now. To be called until there is none.
+    /// Admits all disks that may start now, in the order in which they go.
+    pub fn admit_all(&mut self) -> Vec<DiskId> {
+        std::iter::from_fn(|| self.admit()).collect()
+    }
+
+    /// Admits the disk that goes first, if any may start now.
     pub fn admit(&mut self) -> Option<DiskId> {
         let slots = self.slots.get();
         let share = if slots < SHARED_SLOTS_MIN { slots } else { slots - 2 };

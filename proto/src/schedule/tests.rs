@@ -95,7 +95,7 @@ fn enqueue(queue: &mut Admission, no: u8, priority: Priority) {
 }
 
 fn admit_all(queue: &mut Admission) -> Vec<u8> {
-    std::iter::from_fn(|| queue.admit()).map(|disk| disk.0[0]).collect()
+    queue.admit_all().iter().map(|disk| disk.0[0]).collect()
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub fn open(reader: &dyn ReadAt, file_size: ByteCount) -> Result<OpenedImage, Fo
     if vhdx::claims(reader, file_size.0)? {
         vhdx::open(reader, file_size.0)
     } else if vhd::claims(reader, file_size.0)? {
-        vhd::open(reader, file_size.0)
+        vhd::open(reader, file_size.0, None)
     } else {
         raw::open(file_size.0)
     }
@@ -77,7 +77,7 @@ pub fn open(reader: &dyn ReadAt, file_size: ByteCount) -> Result<OpenedImage, Fo
 pub fn open_as(format: Format, reader: &dyn ReadAt, file_size: ByteCount) -> Result<OpenedImage, FormatError> {
     let image = match format {
         Format::Raw => raw::open(file_size.0)?,
-        Format::Vhd | Format::VhdDynamic => vhd::open(reader, file_size.0)?,
+        Format::Vhd | Format::VhdDynamic => vhd::open(reader, file_size.0, Some(format))?,
         Format::Vhdx | Format::VhdxDynamic => vhdx::open(reader, file_size.0)?,
     };
     // A dynamic VHDX that happens to be full and in order is as good as a fixed one, and is written in the same way.

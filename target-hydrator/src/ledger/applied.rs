@@ -34,13 +34,16 @@ impl AppliedGroup {
         }
     }
 
-    /// True where these groups ascend, hold no block twice, and end where there still are numbers. Between them may be
-    /// blocks that turned out to be others in the end.
+    /// True where these groups ascend, hold no block twice, end where there still are numbers, and are such as
+    /// [`Self::push`] makes. Between them may be blocks that turned out to be others in the end.
     pub(super) fn ascend(groups: &[Self]) -> bool {
         let next = |at: Option<u64>, group: &Self| {
             at.filter(|at| *at <= group.first.0).and_then(|_| group.first.0.checked_add(group.blocks))
         };
-        groups.iter().fold(Some(0), next).is_some_and(|end| end < u64::MAX)
+        let is_whole = |group: &Self| {
+            (1..=Self::SEGMENTS_MAX).contains(&group.segments) && u64::from(group.segments) <= group.blocks
+        };
+        groups.iter().all(is_whole) && groups.iter().fold(Some(0), next).is_some_and(|end| end < u64::MAX)
     }
 
     /// The first block that no group holds.

@@ -49,8 +49,53 @@ fn groups_out_of_order_or_beyond_all_numbers_are_refused() {
         Ledger::decode(&Ledger { state, ..ledger() }.encode())
     };
     assert!(decoded(vec![group(0, 3), group(7, 1)]).is_ok());
-    for wrong in [vec![group(3, 2), group(4, 1)], vec![group(u64::MAX, 2)], vec![group(0, 1), group(1, u64::MAX)]] {
+    let hollow = |segments| AppliedGroup { segments, ..group(0, 65) };
+    for wrong in [
+        vec![group(3, 2), group(4, 1)],
+        vec![group(u64::MAX, 2)],
+        vec![group(0, 1), group(1, u64::MAX)],
+        // More segments than a group is made of, none, and more than it has blocks.
+        vec![hollow(65)],
+        vec![hollow(0)],
+        vec![AppliedGroup { segments: 2, ..group(0, 1) }],
+    ] {
         assert!(decoded(wrong).expect_err("refused").contains("contradicts itself"));
+    }
+}
+
+#[test]
+fn sizes_that_no_disk_has_are_refused() {
+    let decoded = |source_size, growing, growing_from: Option<u64>| {
+        let growing_from = growing_from.map(SectorCount);
+        let sizes = Ledger { source_size: ByteCount(source_size), growing, growing_from, ..ledger() };
+        Ledger::decode(&sizes.encode())
+    };
+    assert!(decoded(1000, Some(ByteCount(1025)), Some(3)).is_ok());
+    let beyond = Some(ByteCount((DISK_SECTORS_MAX + 1) * 512));
+    for (size, growing, from) in [
+        (0, None, None),
+        (0, Some(ByteCount(1000)), None),
+        (1000, beyond, None),
+        (1000, Some(ByteCount(1025)), Some(4)),
+        (1000, Some(ByteCount(1025)), Some(u64::MAX)),
+    ] {
+        let wrong = decoded(size, growing, from);
+        assert!(wrong.expect_err("refused").contains("contradicts itself"), "{size} {growing:?} {from:?}");
+    }
+}
+
+#[test]
+fn a_signer_s_key_is_hexadecimal_digits_alone() {
+    let good = ledger().encode();
+    let text = String::from_utf8_lossy(&good[HEAD_BYTES..good.len() - SUM_BYTES]).into_owned();
+    for (digits, is_good) in
+        [("0102ff", true), ("0102FF", true), ("01+2ff", false), ("01 2ff", false), ("0102f", false)]
+    {
+        let body = text.replace("0102ff", digits);
+        let head = [&good[..12], &(body.len() as u32).to_le_bytes()].concat();
+        let mut bytes = [&head[..], body.as_bytes()].concat();
+        bytes.extend_from_slice(&Digest::of(&bytes).0[..SUM_BYTES]);
+        assert_eq!(Ledger::decode(&bytes).is_ok(), is_good, "{digits}");
     }
 }
 

@@ -3,9 +3,14 @@
 
 use crate::fields::{Fields, flag};
 use crate::sparse::Sparse;
-use sluice_hydrator::formats::{Format, Layout, LiveImage, OpenedImage, ReadRange, Step, open, open_as, run_steps};
+use sluice_hydrator::formats::{
+    Format, Layout, LiveImage, OpenedImage, ReadRange, Step, grow, open, open_as, run_steps,
+};
 use sluice_proto::env::Entropy;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES};
+
+/// By how much images are made larger.
+const GROWN_BYTES: u64 = 5 << 20;
 
 /// What tests and templates take for random: the same in every run.
 pub struct Ids;
@@ -126,7 +131,7 @@ fn check(ranges: &[ReadRange], place: Extent) {
     assert_eq!(next, place.end(), "{ranges:?} for {place:?}");
 }
 
-/// Mends the image as its first writer would, then writes to it.
+/// Mends the image as its first writer would, then writes to it, and makes it larger.
 fn live(format: Format, file: &Sparse) {
     let mut file = file.clone();
     let image = open_as(format, &file, ByteCount(file.len())).expect("it was opened before");
@@ -155,6 +160,31 @@ fn live(format: Format, file: &Sparse) {
             assert!(before == after, "writing sector 0 changed {place:?}");
         }
     }
+    larger(written, &mut file);
+}
+
+/// Makes an image that is whole larger; its disk stays what it was, and what is new is zeros.
+fn larger(image: OpenedImage, file: &mut Sparse) {
+    let (format, size, before) = (image.format, image.virtual_size, contents(&image, file));
+    drop(image);
+    let to = ByteCount(size.0.saturating_add(GROWN_BYTES));
+    let Ok(steps) = grow(format, file, ByteCount(file.len()), size, to, &Ids) else { return };
+    if !do_steps(file, steps) {
+        return;
+    }
+    let image = again(format, file, "after it was made larger");
+    assert!(image.virtual_size >= to, "{} where it was to be {to}", image.virtual_size);
+    let mut old = places(size).into_iter().zip(before);
+    let same = |(place, before): (Extent, Option<Vec<u8>>)| {
+        let mut now = vec![0; place.bytes().0 as usize];
+        // A disk of no whole number of sectors ends within its last one, behind which is zeros now.
+        before.is_none() || image.read(file, place, &mut now).is_ok() && before == Some(now)
+    };
+    assert!(old.all(same), "making it larger changed what the disk holds");
+    let last = Extent::new(image.virtual_size.0 / SECTOR_BYTES - LOOK_SECTORS, LOOK_SECTORS);
+    let mut new = vec![1; last.bytes().0 as usize];
+    image.read(file, last, &mut new).expect("what is new");
+    assert!(new.iter().all(|byte| *byte == 0), "what is new is no zeros");
 }
 
 fn again(format: Format, file: &Sparse, when: &str) -> OpenedImage {
@@ -176,6 +206,11 @@ fn same(before: &[Option<Vec<u8>>; 3], after: &[Option<Vec<u8>>; 3], what: &str)
 
 /// Does the steps; false where they are too many to be worth it.
 fn do_steps(file: &mut Sparse, steps: Vec<Step>) -> bool {
+    let is_whole = |step: &Step| match step {
+        Step::Write(at, bytes) => at.is_multiple_of(SECTOR_BYTES) && (bytes.len() as u64).is_multiple_of(SECTOR_BYTES),
+        _ => true,
+    };
+    assert!(steps.iter().all(is_whole), "a write of less than a sector");
     let bytes: usize = steps.iter().map(|step| if let Step::Write(_, bytes) = step { bytes.len() } else { 0 }).sum();
     assert!(bytes <= STEP_BYTES_MAX, "{bytes} bytes of metadata to write");
     run_steps(file, steps).is_ok()

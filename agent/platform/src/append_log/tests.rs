@@ -78,6 +78,22 @@ fn a_flipped_bit_is_damage_where_flushed_and_a_torn_tail_where_not() {
     }
 }
 
+/// Places that all look like the heads of records, as no crash leaves them: each would be hashed to the log's end.
+#[test]
+fn a_tail_that_looks_like_records_throughout_is_damage_and_soon_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let mut bytes = written(&path, &records(1), 1);
+    let head = [&(1_u32 << 19).to_le_bytes()[..], &64_u64.to_le_bytes()].concat();
+    (0..100_000).for_each(|_| bytes.extend_from_slice(&head));
+    std::fs::write(&path, &bytes).expect("written");
+    let mut file = File::open(&path).expect("opens");
+    let mut window = Window::new(&mut file, bytes.len() as u64);
+    let end = window.records(|_| {}).expect("reads");
+    assert!(window.vouches_for_more_than(end).expect("reads"));
+    assert!(matches!(AppendLog::open(&path), Err(LogError::Damaged { .. })));
+}
+
 #[test]
 fn foreign_files_are_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -48,7 +48,7 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub struct Args {
-    /// The block device or image file to copy.
+    /// The block device or raw disk file to copy.
     pub source: PathBuf,
     /// The image file or block device to be its copy.
     pub target: PathBuf,

@@ -184,7 +184,7 @@ async fn a_peer_that_hoards_memory_hoards_its_own() {
         let mut stream = world.raw(&pair).await;
         let answer = tokio::time::timeout(Duration::from_millis(300), talk(&mut stream, one_byte.as_bytes())).await;
         match answer {
-            Ok(said) => says(&said, 422),
+            Ok(said) => says(&said, 400),
             Err(_) => break,
         }
     }

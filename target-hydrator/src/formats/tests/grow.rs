@@ -2,17 +2,29 @@
 
 use super::super::{LiveImage, Step, check_growth, grow, open_as};
 use super::disk::MemDisk;
+use super::hostile::{VHD_BLOCK, forged_footer};
 use super::in_place::{Batch, Model, assert_reads_as, open_live};
 use super::qemu::{assert_others_read, driver, qemu_ok, text};
 use super::*;
 use sluice_proto::Extent;
 
-/// An image with something in it, at both ends of the disk too.
+/// An image with something in it, at both ends of the disk too. The last sectors of a dynamic VHD's blocks look like footers:
+/// where a file is cut off behind a block, they are its last.
 fn used_image(format: Format, size: u64, ids: &TestIds) -> (MemDisk, Model) {
     let mut file = MemDisk::default();
     run_steps(&mut file, new_layout(format, size).steps()).expect("layout");
     let mut model = Model::new(size);
     write(format, &mut file, &mut model, size / 512, ids);
+    if format == Format::VhdDynamic {
+        let lasts = (1..=size / VHD_BLOCK).map(|blocks| Extent::new(blocks * VHD_BLOCK / 512 - 1, 1));
+        let writes = lasts.zip([true, false].into_iter().cycle()).map(|(disk, fixed)| (disk, forged_footer(fixed)));
+        let batch = Batch { writes: writes.collect(), zeros: vec![] };
+        let len = file.len();
+        let mut live = open_live(format, &mut file, len, ids);
+        let steps = batch.steps(&file, &mut live, ids);
+        run_steps(&mut file, steps).expect("steps");
+        batch.apply(&mut model);
+    }
     (file, model)
 }
 

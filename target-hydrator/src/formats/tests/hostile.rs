@@ -1,8 +1,8 @@
 //! Hostile bytes: no panic, no memory by what a field claims, no block where it must not be.
 
-use super::super::{Format, LiveImage, open, open_as};
+use super::super::{Format, LiveImage, Step, open, open_as};
 use super::disk::MemDisk;
-use super::in_place::{Batch, open_live};
+use super::in_place::{Batch, Model, assert_reads_as, open_live};
 use super::*;
 use proptest::prelude::*;
 use sluice_proto::Extent;
@@ -110,6 +110,46 @@ fn mend_checksums(bytes: &mut [u8]) {
         part[4..8].fill(0);
         let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, part) as u32;
         part[4..8].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+/// Bytes of a dynamic VHD's block.
+pub(super) const VHD_BLOCK: u64 = 2 * MIB;
+
+/// A whole footer of an image of one block, as a guest could write it into its disk: of a fixed VHD, or of a dynamic one.
+pub(super) fn forged_footer(fixed: bool) -> Vec<u8> {
+    let format = if fixed { Format::Vhd } else { Format::VhdDynamic };
+    let mut file = MemDisk::default();
+    run_steps(&mut file, new_layout(format, VHD_BLOCK).steps()).expect("layout");
+    let mut footer = vec![0; 512];
+    super::super::ReadAt::read_at(&file, file.len() - 512, &mut footer).expect("reads");
+    // Another image's: whoever makes it can't know this one's id.
+    footer[68] ^= 1;
+    mend_vhd(&mut footer, 64);
+    footer
+}
+
+#[test]
+fn a_guest_s_sector_that_looks_like_a_footer_is_none() {
+    for fixed in [false, true] {
+        let ids = TestIds::new(23);
+        let (mut file, mut model) = (MemDisk::default(), Model::new(2 * VHD_BLOCK));
+        run_steps(&mut file, new_layout(Format::VhdDynamic, 2 * VHD_BLOCK).steps()).expect("layout");
+        let lasts = [1, 2].map(|blocks| (Extent::new(blocks * VHD_BLOCK / 512 - 1, 1), forged_footer(fixed)));
+        let batch = Batch { writes: lasts.to_vec(), zeros: vec![(Extent::new(0, 1))] };
+        let len = file.len();
+        let mut live = open_live(Format::VhdDynamic, &mut file, len, &ids);
+        let steps = batch.steps(&file, &mut live, &ids);
+        run_steps(&mut file, steps).expect("steps");
+        batch.apply(&mut model);
+        // Cut off behind its last block, as by a crash while the file grew.
+        let whole = file.len();
+        run_steps(&mut file, [Step::SetLen(whole - 512), Step::Sync]).expect("cut off");
+        assert_reads_as(Format::VhdDynamic, &file, file.len(), &model);
+        let len = file.len();
+        open_live(Format::VhdDynamic, &mut file, len, &ids);
+        assert_eq!(file.len(), whole, "mended");
+        assert_reads_as(Format::VhdDynamic, &file, whole, &model);
     }
 }
 

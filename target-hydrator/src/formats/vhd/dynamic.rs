@@ -72,7 +72,9 @@ impl DynamicVhd {
             steps.extend([Step::Write(0, self.footer.to_vec()), Step::Sync]);
         }
         if !self.tail_ok || file_size != self.end + FOOTER_BYTES as u64 {
-            steps.extend([Step::SetLen(self.end), Step::Write(self.end, self.footer.to_vec()), Step::Sync]);
+            // In this order: a file that ends with a block ends with its guest's bytes.
+            steps.extend([Step::Write(self.end, self.footer.to_vec()), Step::Sync]);
+            steps.extend([Step::SetLen(self.end + FOOTER_BYTES as u64), Step::Sync]);
         }
         (self.head_ok, self.tail_ok) = (true, true);
         steps

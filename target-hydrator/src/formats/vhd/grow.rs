@@ -83,8 +83,8 @@ pub(in crate::formats) fn grow_dynamic(
         let bytes = encode(&table, from / 4, (table_bytes - from).min(CHUNK) / 4);
         Step::Write(new_header.table_offset + from, bytes)
     });
-    // Without what a crash may have left behind the last block, and without the footer: its copy counts meanwhile.
-    let mut steps = vec![Step::SetLen(end), Step::Write(end, new_header.encode().to_vec())];
+    // Over the footer, whose copy counts meanwhile. The file is not cut off before it: its guest's bytes would be its last.
+    let mut steps = vec![Step::SetLen(end + FOOTER_BYTES as u64), Step::Write(end, new_header.encode().to_vec())];
     steps.extend(tables);
     steps.push(Step::Sync);
     let new_end = new_header.table_offset + table_bytes;

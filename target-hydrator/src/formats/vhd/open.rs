@@ -23,16 +23,30 @@ pub(super) fn footer_at(reader: &dyn ReadAt, offset: u64) -> Result<FooterBytes,
     read_array::<FOOTER_BYTES>(reader, offset, "VHD footer")
 }
 
-/// Opens a VHD of either kind. The footer at the end counts; where there is none, as after a crash while the file
-/// grew, the copy at the start of a dynamic one.
-pub(in crate::formats) fn open(reader: &dyn ReadAt, file_size: u64) -> Result<OpenedImage, FormatError> {
+/// Opens a VHD, of the kind that is `wanted` where that is known. The footer at the end counts; where there is none, as
+/// after a crash while the file grew, the copy at the start of a dynamic one.
+///
+/// What stands at either place may be its guest's: the first sector of a fixed one always, the last of a dynamic one when it
+/// was cut off behind a block. A guest could make it look like a footer, but does not know the image's own id.
+pub(in crate::formats) fn open(
+    reader: &dyn ReadAt,
+    file_size: u64,
+    wanted: Option<Format>,
+) -> Result<OpenedImage, FormatError> {
     let Some(tail_at) = file_size.checked_sub(FOOTER_BYTES as u64) else {
         return Err(FormatError::not_this(format!("not a VHD: the file has only {file_size} bytes")));
     };
     let tail = footer_at(reader, tail_at)?;
     let head = footer_at(reader, 0)?;
     let (tail_footer, head_footer) = (Footer::decode(&tail), Footer::decode(&head));
+    let is_stranger = |footer: &Footer, copy: &Footer| match footer.kind {
+        DiskType::Fixed => wanted == Some(Format::VhdDynamic),
+        _ => footer.uuid != copy.uuid,
+    };
     match (tail_footer, head_footer) {
+        (Ok(footer), Ok(copy)) if copy.kind == DiskType::Dynamic && is_stranger(&footer, &copy) => {
+            open_dynamic(reader, file_size, copy, head, [true, false])
+        }
         (Ok(footer), _) if footer.kind == DiskType::Fixed => open_fixed(&footer, file_size),
         (Ok(footer), head_footer) => {
             let head_ok = head_footer.is_ok_and(|copy| copy == footer);

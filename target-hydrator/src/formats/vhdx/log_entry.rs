@@ -72,7 +72,14 @@ impl EntryHeader {
             return None;
         }
         let kind = match &descriptor[..4] {
-            b"zero" => ChangeKind::Zero(le64(descriptor, 8)),
+            b"zero" => {
+                // Whole sectors of the log, at least one: so many of them can't be in one entry that going through them takes long.
+                let length = le64(descriptor, 8);
+                if length == 0 || !length.is_multiple_of(LOG_SECTOR) {
+                    return None;
+                }
+                ChangeKind::Zero(length)
+            }
             b"desc" => {
                 let sector = sectors.next()?;
                 let sequence = u64::from(le32(sector, 4)) << 32 | u64::from(le32(sector, SECTOR - 4));

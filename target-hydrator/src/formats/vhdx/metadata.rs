@@ -157,9 +157,13 @@ impl<'a> Items<'a> {
 
     /// The byte of the file at which the item's `N` bytes start.
     fn place<const N: usize>(&self, id: Uuid, what: &str) -> Result<u64, FormatError> {
-        let Some(entry) = self.entries().find(|entry| guids::get(entry, 0) == id) else {
+        let mut entries = self.entries().filter(|entry| guids::get(entry, 0) == id);
+        let Some(entry) = entries.next() else {
             return Err(FormatError::corrupt(format!("the VHDX metadata lack the {what}")));
         };
+        if entries.next().is_some() {
+            return Err(FormatError::corrupt(format!("the VHDX metadata name the {what} twice")));
+        }
         let (offset, length) = (u64::from(le32(entry, 16)), le32(entry, 20) as usize);
         let at = self.region.offset + offset;
         if length != N || offset < TABLE_BYTES as u64 || !self.region.holds(at, N as u64) {

@@ -97,10 +97,16 @@ impl Regions {
                 )));
             }
             seen.push(place);
-            match guids::get(entry, 0) {
-                guids::BAT_REGION => bat = Some(place),
-                guids::METADATA_REGION => metadata = Some(place),
-                other => check_unknown(other, le32(entry, 28))?,
+            let named_before = match guids::get(entry, 0) {
+                guids::BAT_REGION => bat.replace(place),
+                guids::METADATA_REGION => metadata.replace(place),
+                other => {
+                    check_unknown(other, le32(entry, 28))?;
+                    None
+                }
+            };
+            if named_before.is_some() {
+                return Err(FormatError::corrupt("the VHDX region table names one region twice"));
             }
         }
         let missing = || FormatError::corrupt("the VHDX has no metadata or no block table (BAT)");
@@ -125,5 +131,8 @@ pub(super) fn read(reader: &dyn ReadAt, file_size: u64, log: Place) -> Result<(R
         }
     }
     let first = valid.first().ok_or_else(|| FormatError::corrupt("both region tables of the VHDX are damaged"))?;
+    if valid.last() != Some(first) {
+        return Err(FormatError::corrupt("the two region tables of the VHDX are not the same"));
+    }
     Ok((Regions::decode(first, file_size, log)?, valid.len() == 2))
 }

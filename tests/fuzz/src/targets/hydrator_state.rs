@@ -7,7 +7,7 @@ use sluice_hydrator::ledger::{
 };
 use sluice_hydrator::target::{Fingerprint, WriterMark};
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, Generation};
+use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, Generation, SectorCount};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -84,6 +84,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
             ledger.writing = Some(Writing { mark: WriterMark(8), before });
             ledger.comparison = Some(Comparison { cycle: CycleNo(6), number: Digest([9; 32]), fingerprint: before });
             ledger.growing = Some(ByteCount(8192));
+            ledger.growing_from = Some(SectorCount(8));
+            ledger.growing_zeros = Some(SectorCount(12));
         }
         let bytes = ledger.encode();
         seeds.push([&[1][..], &bytes[16..bytes.len() - 8]].concat());

@@ -34,11 +34,15 @@ fn templates() -> &'static [Sparse; 3] {
     static TEMPLATES: OnceLock<[Sparse; 3]> = OnceLock::new();
     TEMPLATES.get_or_init(|| {
         let some = [Extent::new(0, 8), Extent::new(3 * 4096, 8)];
-        [
-            template(Format::Vhd, SIZE, &some, usize::MAX),
-            template(Format::VhdDynamic, SIZE, &[], usize::MAX),
-            template(Format::VhdDynamic, SIZE, &some, usize::MAX),
-        ]
+        let fixed = template(Format::Vhd, SIZE, &some, usize::MAX);
+        let mut used = template(Format::VhdDynamic, SIZE, &some, usize::MAX);
+        // A guest's last sector of the last block that looks like a footer, of an image with another id.
+        let mut forged = fixed.get(SIZE, 512).unwrap_or_default();
+        forged[68] ^= 1;
+        let at = used.len() - 1024;
+        used.put(at, &forged);
+        mend_part(&mut used, at, 512, 64);
+        [fixed, template(Format::VhdDynamic, SIZE, &[], usize::MAX), used]
     })
 }
 
@@ -81,5 +85,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![5, 0, 2, 4, 129, 8],
         vec![5, 3, 128 + 20, 0],
         vec![5, 1, 128 + 22, 0],
+        // Without its footer: what is its last sector then looks like one.
+        [&[4, 1, 255][..], &(templates()[2].len() - 512).to_le_bytes()].concat(),
     ]
 }

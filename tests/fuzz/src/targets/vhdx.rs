@@ -8,6 +8,8 @@ use sluice_proto::{ByteCount, Extent};
 use std::sync::OnceLock;
 
 const MIB: u64 = 1 << 20;
+/// How much of a log is looked at for entries.
+const LOG_LOOK_BYTES: u64 = 256 << 10;
 /// Where patches go: identifier, headers, region tables, log, its first data sector, metadata and their items, block table.
 const PLACES: &[u64] =
     &[0, 64 << 10, 128 << 10, 192 << 10, 256 << 10, MIB, MIB + 4096, 2 * MIB, 2 * MIB + (64 << 10), 3 * MIB];
@@ -55,13 +57,19 @@ fn mend(file: &mut Sparse, at: u64, len: usize) {
     file.put(at + 4, &sum.to_le_bytes());
 }
 
-/// The same for each entry in the first 64 KiB of the log's usual place.
+/// The same for entries in the log, where either header says that it is and at its usual place.
 fn mend_log(file: &mut Sparse) {
-    for at in (MIB..MIB + (64 << 10)).step_by(4096) {
-        let Some(head) = file.get(at, 12).filter(|head| head.starts_with(b"loge")) else { continue };
-        let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
-        if (4096..=64 << 10).contains(&len) {
-            mend(file, at, len);
+    let places = [64 << 10, 128 << 10].map(|header| {
+        let bytes = file.get(header + 72, 8)?;
+        Some(u64::from_le_bytes(std::array::from_fn(|i| bytes[i])))
+    });
+    for log in places.into_iter().flatten().chain([MIB]) {
+        for at in (0..LOG_LOOK_BYTES).step_by(4096).filter_map(|within| log.checked_add(within)) {
+            let Some(head) = file.get(at, 12).filter(|head| head.starts_with(b"loge")) else { continue };
+            let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+            if (4096..=1 << 20).contains(&len) {
+                mend(file, at, len);
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ const MESSAGES: &[Reader] = &[
     read::<Vec<CycleView>>,
     read::<PolicyView>,
     disk_id,
+    read::<AppliedRequest>,
 ];
 
 /// The first byte chooses the message.
@@ -108,5 +109,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
         text(15, &format!("[{cycle}]")),
         sample!(16, "policy"),
         text(17, id),
+        sample!(18, "applied-request"),
     ]
 }
