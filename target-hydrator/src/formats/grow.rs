@@ -7,7 +7,8 @@ use sluice_proto::ByteCount;
 use sluice_proto::env::Entropy;
 
 /// What makes an image of ours, made or last grown for a source of `from` bytes, hold one of `to`; nothing where it does
-/// already. `reader` is the image itself, `file_size` its length in bytes. What is new reads as zeros.
+/// already. `reader` is the image itself, `file_size` its length in bytes. What is new reads as zeros, or as what lay behind
+/// the image's end already.
 ///
 /// A crash anywhere leaves a file of which this may be asked again, with the same sizes. Of a dynamic VHD and of both
 /// VHDXs each prefix of the steps is an image that opens, with the old size or the new one. A raw image and a fixed VHD

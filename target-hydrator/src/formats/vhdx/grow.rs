@@ -167,6 +167,13 @@ pub(in crate::formats) fn grow_dynamic(
     }
     let new = geometry(&image.metadata, to.0);
     if new.entries() * 8 <= image.regions.bat.length {
+        // Behind the old disk's entries nobody has looked before, and what lies there would be blocks of the new one.
+        let table = bat::read(reader, image.regions.bat, &new, file_size)?;
+        if let Some((block, _)) = table.used().find(|(block, _)| *block >= image.table.blocks()) {
+            return Err(FormatError::corrupt(format!(
+                "the VHDX block table has an entry for block {block}, behind the disk's end: begin a new target"
+            )));
+        }
         return image.commit(Vec::new(), to, file_size.max(image.end), ids);
     }
     let bat = Place { offset: image.end, length: new.region_bytes() };
