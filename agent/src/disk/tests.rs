@@ -4,6 +4,7 @@ mod cuts;
 mod doubts;
 mod grown;
 mod stops;
+mod unmarked;
 
 use super::*;
 use crate::capture::CaptureOptions;
@@ -125,6 +126,15 @@ fn differing(source: &[u8], target: &[u8]) -> SectorBitmap {
 }
 
 use CycleKind::{Delta, Final, Initial, Resync};
+
+/// A disk in step with its target.
+async fn in_step() -> World {
+    let mut world = World::new(&[Initial, Delta]);
+    world.run().await.unwrap();
+    world.api.inner.lock().busy = None;
+    world.stop = world.api.again();
+    world
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_disk_s_whole_life() {
