@@ -130,6 +130,11 @@ impl MemDisk {
         self.0.lock().doubt = Some(doubt);
     }
 
+    /// The next swap is in doubt.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.0.lock().doubt.is_some()
+    }
+
     /// From now on peeks are in doubt of one instant, until the next swap.
     pub(crate) fn miss_start(&self) {
         self.0.lock().missed_start = true;

@@ -4,6 +4,16 @@ use super::*;
 use crate::testing::Fault;
 use sluice_proto::wire::Verdict;
 
+/// A disk with writes that nobody marked, of which the tracker knows only that there may be some.
+async fn unmarked() -> World {
+    let world = in_step().await;
+    world.disk.scribble(20, &mut Dice::new(8));
+    world.disk.forget_tracking();
+    world.disk.doubt(Doubt::Passthrough);
+    world.order(&[Delta, Delta]);
+    world
+}
+
 /// Runs the agent, and does something to its disk while it reads for the first time.
 async fn meanwhile(world: &mut World, deed: impl FnOnce(&MemDisk)) {
     world.disk.set_read_delay(Duration::from_secs(1));
@@ -18,6 +28,48 @@ async fn meanwhile(world: &mut World, deed: impl FnOnce(&MemDisk)) {
 
 fn consistency(world: &World, cycle: usize) -> Consistency {
     world.api.inner.lock().done[cycle].consistency
+}
+
+/// The tracker says it once: where the comparison is begun anew, nobody but the journal knows why.
+#[tokio::test(start_paused = true)]
+async fn doubt_at_a_swap_is_compared_whichever_call_is_lost() {
+    for fault in [Fault::LostRequest, Fault::LostAnswer, Fault::Busy] {
+        for call in 1.. {
+            let mut world = unmarked().await;
+            let before = world.api.inner.lock().calls;
+            world.api.inner.lock().faults.insert(before + call, fault);
+            world.run().await.unwrap();
+            assert_eq!(world.kinds()[2..], [Resync, Delta], "{fault:?} at call {call}");
+            world.check_equal();
+            if !world.api.inner.lock().faults.is_empty() {
+                assert!(call > 10, "two cycles are many calls, not {call}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_at_a_swap_is_compared_wherever_the_process_dies() {
+    for after in [false, true] {
+        for change in 0.. {
+            let mut world = unmarked().await;
+            let agent = world.agent(None).unwrap();
+            world.records.die_at(change, after);
+            let ended = agent.run().await;
+            if ended.is_ok() {
+                assert!(change > 10, "two cycles have many changes, not {change}");
+                break;
+            }
+            assert!(matches!(ended, Err(DiskError::Journal { .. })), "{ended:?}");
+            let when = format!("dead at change {change}, after it: {after}");
+            world.check_nothing_is_lost(&when);
+            world.run().await.unwrap();
+            // Where the doubt outlived its plan, the second is a comparison too.
+            assert_eq!((world.kinds().len(), world.kinds()[2]), (4, Resync), "{when}");
+            world.check_equal();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
