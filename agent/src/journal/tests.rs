@@ -225,6 +225,26 @@ fn the_number_of_a_release_is_noted_with_its_plan() {
     }
 }
 
+/// As a backup that goes file by file may leave them: what the newer identity knew is gone, and only by its number is that seen.
+#[test]
+fn an_older_identity_beside_a_newer_plan_stays_behind_what_was_released() {
+    let (disk, mut records) = (MemDisk::new(SIZE), MemRecords::default());
+    let mut journal = testing::journal(&records, &disk).unwrap();
+    let begin = |journal: &mut Journal, cycle| {
+        journal.begin(Plan { released: cycle, ..plan(cycle) }, SectorBitmap::full(disk.sectors())).unwrap();
+    };
+    begin(&mut journal, 1);
+    journal.verified(proof(1)).unwrap();
+    let older = records.load(IDENTITY).unwrap().unwrap();
+    begin(&mut journal, 2);
+    journal.verified(proof(2)).unwrap();
+    begin(&mut journal, 3);
+    records.save(IDENTITY, &older).unwrap();
+    let again = testing::journal(&records, &disk).unwrap();
+    assert_eq!(again.plan().map(|(plan, _)| plan.cycle), Some(CycleNo(3)));
+    assert_eq!(again.identity().released, 1, "the tracker's number tells that this was put back");
+}
+
 #[test]
 fn a_disk_that_grew_begins_a_generation_and_is_in_doubt() {
     let (disk, records) = (MemDisk::new(SIZE), MemRecords::default());

@@ -30,6 +30,8 @@ struct Inner {
     ended: SectorBitmap,
     at_swap: Vec<u8>,
     doubt: Option<Doubt>,
+    /// The start of a write went unmarked since the last swap.
+    missed_start: bool,
     released: u64,
     breaks: bool,
     detached: bool,
@@ -53,6 +55,7 @@ impl MemDisk {
             active: SectorBitmap::new(),
             ended: SectorBitmap::new(),
             doubt: None,
+            missed_start: false,
             released: 0,
             breaks: false,
             detached: false,
@@ -122,9 +125,19 @@ impl MemDisk {
         (inner.active, inner.ended) = Default::default();
     }
 
-    /// From now on swaps are in this doubt, until the next is released.
+    /// From now on swaps and peeks are in this doubt, until the next swap is released.
     pub(crate) fn doubt(&self, doubt: Doubt) {
         self.0.lock().doubt = Some(doubt);
+    }
+
+    /// The next swap is in doubt.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.0.lock().doubt.is_some()
+    }
+
+    /// From now on peeks are in doubt of one instant, until the next swap.
+    pub(crate) fn miss_start(&self) {
+        self.0.lock().missed_start = true;
     }
 
     /// Somebody takes the tracking out of the kernel: the next swap finds it, and begins anew.
@@ -261,6 +274,7 @@ impl Tracker for MemTracker {
         Self::broken(inner)?;
         inner.ended.union_with(&std::mem::take(&mut inner.active));
         inner.at_swap = inner.data.clone();
+        inner.missed_start = false;
         self.swapped = true;
         if std::mem::take(&mut inner.detached) {
             inner.begun_anew += 1;
@@ -273,7 +287,8 @@ impl Tracker for MemTracker {
     fn peek(&mut self) -> Result<Swap, TrackerError> {
         let inner = self.disk.0.lock();
         Self::broken(&inner)?;
-        Ok(Swap { dirty: inner.active.clone(), doubt: None })
+        let missed_start = inner.missed_start.then_some(Doubt::MissedStart);
+        Ok(Swap { dirty: inner.active.clone(), doubt: inner.doubt.clone().or(missed_start) })
     }
 
     fn release(&mut self, number: u64) -> Result<(), TrackerError> {

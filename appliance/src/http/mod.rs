@@ -119,6 +119,11 @@ struct Port {
 }
 
 impl Port {
+    fn new(service: Service, tls: TlsServer, limits: HttpLimits, stopping: watch::Receiver<bool>) -> Arc<Self> {
+        let (gate, budget) = (Gate::new(&limits), Budget::new(limits.memory_max, limits.memory_per_peer_max));
+        Arc::new(Self { service, tls, limits, gate, budget, stopping })
+    }
+
     /// Ends once the appliance is to stop.
     async fn stopped(&self) {
         // The sender is alive as long as the server runs; should it be gone, that is a stop too.
@@ -135,14 +140,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let (stopping, stopped) = watch::channel(false);
-    let port = Arc::new(Port {
-        gate: Gate::new(&limits),
-        budget: Budget::new(limits.memory_max, limits.memory_per_peer_max),
-        service,
-        tls,
-        limits,
-        stopping: stopped,
-    });
+    let port = Port::new(service, tls, limits, stopped);
     let router = router::router(&port);
     let mut connections = JoinSet::new();
     tokio::pin!(stop);

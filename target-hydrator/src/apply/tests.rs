@@ -2,6 +2,7 @@
 
 mod ahead;
 mod crash;
+mod flushed;
 mod forged;
 mod grown;
 mod hostile;

@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_platform::AlignedBuf;
 use sluice_proto::{Extent, SECTOR_BYTES, Sector, SectorCount};
+use std::ops::Range;
 
-/// A disk that forgets everything with the process. Writes count as durable at once.
+/// A disk that forgets everything with the process. Whoever reads it is given what was written, but a power cut takes what was
+/// not flushed.
 #[derive(Debug)]
 pub struct MemoryTarget(Mutex<MemoryDisk>);
 
@@ -20,6 +22,20 @@ pub struct MemoryDisk {
     pub changes: i64,
     /// Who has put a mark on it last.
     pub writer: WriterMark,
+    /// What was written and not flushed, in this order: where, and the bytes that the medium still has there.
+    unflushed: Vec<(usize, Vec<u8>)>,
+}
+
+impl MemoryDisk {
+    fn change(&mut self, change: impl FnOnce(&mut [u8])) {
+        change(&mut self.bytes);
+        self.changes += 1;
+    }
+
+    fn write(&mut self, range: Range<usize>, write: impl FnOnce(&mut [u8])) {
+        self.unflushed.push((range.start, self.bytes[range.clone()].to_vec()));
+        self.change(|bytes| write(&mut bytes[range]));
+    }
 }
 
 impl MemoryTarget {
@@ -43,11 +59,17 @@ impl MemoryTarget {
         self.0.lock().clone_from(disk);
     }
 
-    /// Changes bytes as somebody else would.
+    /// Changes bytes as somebody else would, durably.
     pub fn tamper(&self, change: impl FnOnce(&mut [u8])) {
-        let mut disk = self.0.lock();
-        change(&mut disk.bytes);
-        disk.changes += 1;
+        self.0.lock().change(change);
+    }
+
+    /// Takes back what was written and not flushed. Its times stay, as a file system may have brought them out alone.
+    pub fn cut_power(&self) {
+        let disk = &mut *self.0.lock();
+        for (at, before) in disk.unflushed.drain(..).rev() {
+            disk.bytes[at..at + before.len()].copy_from_slice(&before);
+        }
     }
 
     /// Makes the disk larger, with zeros; nothing where it is as large already.
@@ -58,7 +80,7 @@ impl MemoryTarget {
         disk.changes += 1;
     }
 
-    fn range(&self, extent: Extent) -> Result<std::ops::Range<usize>, TargetError> {
+    fn range(&self, extent: Extent) -> Result<Range<usize>, TargetError> {
         if !extent.is_within(self.sectors()) {
             return Err(TargetError::new(
                 TargetErrorKind::TooSmall,
@@ -77,13 +99,13 @@ impl Target for MemoryTarget {
 
     async fn write(&self, at: Sector, bytes: AlignedBuf) -> Result<(), TargetError> {
         let range = self.range(extent_of(at, bytes.len()))?;
-        self.tamper(|disk| disk[range].copy_from_slice(&bytes));
+        self.0.lock().write(range, |sectors| sectors.copy_from_slice(&bytes));
         Ok(())
     }
 
     async fn zero(&self, extent: Extent) -> Result<(), TargetError> {
         let range = self.range(extent)?;
-        self.tamper(|disk| disk[range].fill(0));
+        self.0.lock().write(range, |sectors| sectors.fill(0));
         Ok(())
     }
 
@@ -103,6 +125,7 @@ impl Target for MemoryTarget {
     }
 
     async fn sync(&self) -> Result<(), TargetError> {
+        self.0.lock().unflushed.clear();
         Ok(())
     }
 

@@ -176,11 +176,15 @@ mod tests {
         SectorBitmap::from_extents(extents.iter().copied())
     }
 
-    #[tokio::test]
-    async fn what_a_failed_flush_covered_is_known_until_it_is_written_and_flushed_again() {
+    fn watched() -> (Arc<Faults>, Arc<Unflushed>, Watched) {
         let (faults, unflushed) = (Arc::new(Faults::default()), Arc::new(Unflushed::default()));
         let inner = FaultTarget { inner: Arc::new(MemoryTarget::new(SectorCount(100))), faults: faults.clone() };
-        let target = Watched::new(Arc::new(inner), unflushed.clone());
+        (faults, unflushed.clone(), Watched::new(Arc::new(inner), unflushed))
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_flush_covered_is_known_until_it_is_written_and_flushed_again() {
+        let (faults, unflushed, target) = watched();
         let write = |at: u64| target.write(Sector(at), AlignedBuf::from_slice(&[1; 1024]));
         write(10).await.expect("written");
         target.sync().await.expect("flushed");
@@ -197,6 +201,28 @@ mod tests {
         assert_eq!(unflushed.lost(), bitmap(&[Extent::new(20, 2), Extent::new(30, 5)]));
         target.sync().await.expect("flushed");
         assert_eq!(unflushed.news(), Some(bitmap(&[Extent::new(20, 2), Extent::new(32, 3)])));
+    }
+
+    /// Whether such a flush brings the write out nobody can say.
+    #[tokio::test]
+    async fn what_is_written_while_a_flush_begins_and_ends_counts_as_not_flushed() {
+        let parts: [&[Extent]; 3] =
+            [&[Extent::new(10, 2)], &[Extent::new(20, 1), Extent::new(25, 1)], &[Extent::new(30, 5)]];
+        for extents in parts {
+            let (faults, unflushed, target) = watched();
+            let meanwhile = unflushed.clone();
+            faults.aside(0, move || meanwhile.begin_flush().end(true));
+            let bytes = AlignedBuf::from_slice(&[1; 1024]);
+            let written = match extents {
+                [extent] if extent.len.0 == 2 => target.write(extent.start, bytes).await,
+                [extent] => target.zero(*extent).await,
+                extents => target.write_parts(extents, bytes).await,
+            };
+            written.expect("written");
+            faults.fail_flushes(1);
+            target.sync().await.expect_err("the flush fails");
+            assert_eq!(unflushed.lost(), bitmap(extents));
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) enum Then {
     Crash,
     /// The operation fails once with this kind.
     Fail(TargetErrorKind),
-    /// The bytes that are written are not those that were given, and nobody says so.
+    /// The bytes that are written are not those that were given, or what is flushed is lost, and nobody says so.
     Lie,
 }
 
@@ -194,7 +194,11 @@ impl Target for FaultTarget {
         match self.faults.step() {
             Then::Crash => std::future::pending().await,
             Then::Fail(kind) => Err(failed(kind)),
-            Then::Nothing | Then::Lie => self.inner.sync().await,
+            Then::Lie => {
+                self.inner.cut_power();
+                Ok(())
+            }
+            Then::Nothing => self.inner.sync().await,
         }
     }
 

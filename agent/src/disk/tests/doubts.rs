@@ -5,15 +5,6 @@ use crate::testing::Fault;
 use sluice_proto::Digest;
 use sluice_proto::wire::Verdict;
 
-/// A disk in step with its target.
-async fn in_step() -> World {
-    let mut world = World::new(&[Initial, Delta]);
-    world.run().await.unwrap();
-    world.api.inner.lock().busy = None;
-    world.stop = world.api.again();
-    world
-}
-
 #[tokio::test(start_paused = true)]
 async fn writes_that_nobody_tracked_are_found() {
     let mut world = in_step().await;

@@ -4,12 +4,17 @@ use super::world::*;
 use crate::http::HttpLimits;
 use crate::http::answer::until_sent;
 use crate::http::body::{Budget, Reserved};
+use crate::http::router::router;
 use crate::identity::{Identity, Role};
 use crate::service::tests::fixture::*;
 use axum::Json;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use sluice_client::{AgentApi, OperatorApi};
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use sluice_client::{AgentApi, HydratorApi, OperatorApi};
 use sluice_proto::Generation;
 use sluice_proto::wire::{ErrorCode, PolicyView};
 use std::time::Duration;
@@ -47,6 +52,39 @@ async fn an_answer_holds_its_memory_until_it_is_read() {
     assert!(now(budget.reserve(&one, 1)).is_none());
     drop(all);
     assert!(now(budget.reserve(&one, 4 * MIB)).is_some());
+}
+
+/// The handlers themselves, as a connection would hide what the kernel's buffers take of an answer that nobody reads.
+#[tokio::test]
+async fn whoever_does_not_read_long_answers_has_no_memory_for_more() {
+    const SHARE: u64 = 64 << 10;
+    let site = Site::new().await;
+    let agent = site.agent();
+    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
+    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    let opening = Shipment::new(&start, &whole(), 1).open;
+    let part = crate::service::tests::digests_part(start.cycle, 0);
+    site.hydrator().put_digests(DISK, start.cycle, Generation(1), 0, part).await.unwrap();
+    let (one, other) = (who(&site, "web-1"), who(&site, "web-2"));
+    let limits = HttpLimits { memory_per_peer_max: SHARE, ..HttpLimits::default() };
+    let (port, _running) = site.port(limits);
+    let asked = [
+        ("POST", "open", serde_json::to_vec(&opening).unwrap()),
+        ("GET", "digests/0?generation=1&wait_ms=0", Vec::new()),
+    ];
+    for (method, what, body) in asked {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/disks/{DISK}/cycles/{}/{what}", start.cycle))
+            .extension(one.clone());
+        let request = request.body(Body::from(body)).unwrap();
+        let answer = TowerToHyperService::new(router(&port)).call(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{what}");
+        assert!(now(port.budget.reserve(&one, 1)).is_none(), "{what}: its answer is held for nothing");
+        assert!(now(port.budget.reserve(&other, SHARE)).is_some(), "{what}: another's share is taken");
+        answer.into_body().collect().await.unwrap();
+        assert!(now(port.budget.reserve(&one, SHARE)).is_some(), "{what}: it was read");
+    }
 }
 
 #[tokio::test]

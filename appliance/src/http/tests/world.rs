@@ -1,6 +1,6 @@
 //! A port with its own authority, and clients of all kinds.
 
-use crate::http::{HttpLimits, serve};
+use crate::http::{HttpLimits, Port, serve};
 use crate::identity::{PeerName, Role};
 use crate::pki::{Authority, Pair};
 use crate::service::tests::fixture;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -27,6 +27,7 @@ pub(super) struct Site {
     pub(super) service: fixture::World,
     pub(super) authority: Authority,
     pub(super) address: SocketAddr,
+    tls: TlsServer,
     dir: TempDir,
     stop: Option<oneshot::Sender<()>>,
     pub(super) served: Option<JoinHandle<()>>,
@@ -64,11 +65,17 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let serving = serve(listener, tls, service.service.clone(), limits, async {
+        let serving = serve(listener, tls.clone(), service.service.clone(), limits, async {
             let _ = stopped.await;
         });
         let served = Some(tokio::spawn(serving));
-        Self { service, authority, address, dir, stop: Some(stop), served }
+        Self { service, authority, address, tls, dir, stop: Some(stop), served }
+    }
+
+    /// What another port of the same appliance shares, to be asked without a connection, until the sender is dropped.
+    pub(super) fn port(&self, limits: HttpLimits) -> (Arc<Port>, watch::Sender<bool>) {
+        let (stopping, stopped) = watch::channel(false);
+        (Port::new(self.service.service.clone(), self.tls.clone(), limits, stopped), stopping)
     }
 
     pub(super) fn stop(&mut self) {

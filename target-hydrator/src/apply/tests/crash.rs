@@ -1,4 +1,4 @@
-//! A process that ends at any operation on target or state, and the one that comes after it.
+//! A process that ends at any operation on target or state, with or without the machine's power, and the one that comes after it.
 
 use super::{SECTORS, scattered};
 use crate::testkit::{Bench, Shipped, Then, stored};
@@ -27,24 +27,35 @@ pub(super) async fn until_crash(bench: &Bench, shipped: &Shipped, stream: bool) 
     }
 }
 
-/// Crashes at operation 0, 1, 2 and so on of one and the same life, each time starting again until it is done.
+/// Crashes at operation 0, 1, 2 and so on of one and the same life, each time starting again until it is done: the process
+/// is killed, or the machine loses its power.
 pub(super) async fn survives(bench: &Bench, shipped: &Shipped, stream: bool) {
     let before = bench.moment();
     for at in 0.. {
-        bench.rewind(&before);
-        bench.faults.set(at, Then::Crash);
-        if until_crash(bench, shipped, stream).await {
-            assert!(at > 5, "the crash must have come at {at} operations");
+        for power_cut in [false, true] {
             bench.rewind(&before);
-            return;
+            bench.faults.set(at, Then::Crash);
+            if until_crash(bench, shipped, stream).await {
+                assert!(at > 5, "the crash must have come at {at} operations");
+                bench.rewind(&before);
+                return;
+            }
+            if power_cut {
+                bench.target.cut_power();
+            }
+            // And once more, in the second life.
+            bench.faults.set(at / 2, Then::Crash);
+            let done = until_crash(bench, shipped, stream).await;
+            if power_cut {
+                bench.target.cut_power();
+            }
+            bench.faults.set(u64::MAX, Then::Nothing);
+            assert!(done || until_crash(bench, shipped, stream).await);
+            let when = format!("after a crash at operation {at}, with the power cut: {power_cut}");
+            bench.target.cut_power();
+            assert_eq!(bench.target.contents(), bench.source.padded(), "{when}");
+            assert_ne!(bench.target.snapshot().writer, before.0.writer, "{when}");
         }
-        // And once more, in the second life.
-        bench.faults.set(at / 2, Then::Crash);
-        let done = until_crash(bench, shipped, stream).await;
-        bench.faults.set(u64::MAX, Then::Nothing);
-        assert!(done || until_crash(bench, shipped, stream).await);
-        assert_eq!(bench.target.contents(), bench.source.padded(), "after a crash at operation {at}");
-        assert_ne!(bench.target.snapshot().writer, before.0.writer, "after a crash at operation {at}");
     }
 }
 

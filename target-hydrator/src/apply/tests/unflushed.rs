@@ -8,7 +8,7 @@ use sluice_proto::wire::CycleRef;
 use sluice_proto::{CycleNo, Extent, GRAIN_BYTES, GRAIN_SECTORS, SectorBitmap, SectorCount};
 
 /// The grains that a comparison finds to differ from the source.
-async fn differing(bench: &Bench, cycle: u64, last: CycleRef) -> SectorBitmap {
+pub(super) async fn differing(bench: &Bench, cycle: u64, last: CycleRef) -> SectorBitmap {
     let mut work = bench.source.work(CycleKind::Resync, cycle, SectorCount(0), Some(last));
     work.digests_wanted = true;
     let api = FakeApi::default();
