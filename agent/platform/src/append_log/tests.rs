@@ -87,8 +87,8 @@ fn a_tail_that_looks_like_records_throughout_is_damage_and_soon_told() {
     let head = [&(1_u32 << 19).to_le_bytes()[..], &64_u64.to_le_bytes()].concat();
     (0..100_000).for_each(|_| bytes.extend_from_slice(&head));
     std::fs::write(&path, &bytes).expect("written");
-    let mut file = File::open(&path).expect("opens");
-    let mut window = Window::new(&mut file, bytes.len() as u64);
+    let file = File::open(&path).expect("opens");
+    let mut window = Window::new(&file, bytes.len() as u64);
     let end = window.records(|_| {}).expect("reads");
     assert!(window.vouches_for_more_than(end).expect("reads"));
     assert!(matches!(AppendLog::open(&path), Err(LogError::Damaged { .. })));
