@@ -1,5 +1,7 @@
 //! The checker, apart from the workload: it knows the model disk and judges what the real code says and keeps.
 
+mod lost;
+
 use crate::machine::Files;
 use crate::source::{ModelDisk, SwapMark, value_of};
 use crate::target::Medium;
@@ -19,6 +21,8 @@ struct Inner {
     disk: ModelDisk,
     medium: Medium,
     agent: Files,
+    /// The states of all hydrators.
+    hydrators: Vec<Files>,
     /// Of every generation that was begun, also where that was cut off: the newest last.
     keys: Vec<DataKey>,
     /// The key that the appliance knows for the newest generation.
@@ -33,7 +37,10 @@ struct Inner {
     /// What the target was last proven to hold.
     proven: Option<Vec<u64>>,
     crash_consistent: u64,
+    crash_while_written: u64,
     finals: u64,
+    /// Something was let go early, which has been told.
+    has_lost: bool,
     violations: Vec<String>,
     trace: blake_trace::Trace,
 }
@@ -81,6 +88,8 @@ pub struct Judgement {
     pub verified: u64,
     /// Those of them that were called crash-consistent.
     pub crash_consistent: u64,
+    /// Those of these in whose course something was written.
+    pub crash_while_written: u64,
     /// The digest of the trace.
     pub trace: String,
     /// Whether there was a second hydrator that believed to own the target.
@@ -97,12 +106,13 @@ pub struct Judgement {
 
 impl Checker {
     /// Judges what happens between this disk and this medium.
-    pub fn new(disk: ModelDisk, medium: Medium, agent: Files, key: DataKey) -> Self {
+    pub fn new(disk: ModelDisk, medium: Medium, agent: Files, hydrators: Vec<Files>, key: DataKey) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             begun: Instant::now(),
             disk,
             medium,
             agent,
+            hydrators,
             keys: vec![key],
             registered: None,
             manifests: BTreeMap::new(),
@@ -111,7 +121,9 @@ impl Checker {
             forgotten: CycleNo(0),
             proven: None,
             crash_consistent: 0,
+            crash_while_written: 0,
             finals: 0,
+            has_lost: false,
             violations: Vec::new(),
             trace: Default::default(),
         })))
@@ -249,7 +261,9 @@ impl Checker {
             }
         }
         let mut inner = self.0.lock();
-        inner.crash_consistent += u64::from(found.consistency == Consistency::Crash);
+        let is_crash = found.consistency == Consistency::Crash;
+        inner.crash_consistent += u64::from(is_crash);
+        inner.crash_while_written += u64::from(is_crash && disk.was_written(swap.at, committed));
         inner.finals += u64::from(found.kind == CycleKind::Final);
         inner.proven = Some(values);
         inner.disk.forget_before(swap.at);
@@ -272,6 +286,7 @@ impl Checker {
             violations: inner.violations.clone(),
             verified: inner.judged.len() as u64,
             crash_consistent: inner.crash_consistent,
+            crash_while_written: inner.crash_while_written,
             trace: inner.trace.digest(),
             ..Judgement::default()
         }

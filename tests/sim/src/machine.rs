@@ -1,5 +1,6 @@
 //! What outlives a process: records, objects, the target's medium; and the faulty ways to them.
 
+use crate::check::Checker;
 use crate::life::{Life, Step};
 use crate::rng::Rng;
 use async_trait::async_trait;
@@ -100,6 +101,8 @@ pub struct SimRecords {
     pub life: Life,
     /// Made between any two changes of the files, where they are made.
     pub snapshots: Option<Snapshots>,
+    /// Who judges each change; nobody that of a copy.
+    pub checker: Option<Checker>,
 }
 
 /// A cycle changes the agent's files some 14 times, and one snapshot is made in so many changes: a state from before the
@@ -111,6 +114,19 @@ fn dead() -> JournalError {
 }
 
 impl SimRecords {
+    /// A copy of the files, whose changes are nobody's.
+    pub fn of_copy(files: &Files) -> Self {
+        let life = Life::new(None, Rng::new(0, 0));
+        Self { files: files.snapshot(), life, snapshots: None, checker: None }
+    }
+
+    /// One of the changes by which sectors may be let go.
+    fn replace(&self, change: impl FnOnce(&Files)) -> Result<(), JournalError> {
+        let done = self.change(change);
+        self.checker.iter().for_each(|checker| checker.nothing_is_lost("after a change of the agent's files"));
+        done
+    }
+
     fn change(&self, change: impl FnOnce(&Files)) -> Result<(), JournalError> {
         if let Some(snapshots) = &self.snapshots
             && snapshots.rng.once_in(CHANGES_PER_SNAPSHOT)
@@ -136,10 +152,10 @@ impl Records for SimRecords {
         Ok(self.files.records.lock().get(name).cloned())
     }
     fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
-        self.change(|files| files.save(name, bytes))
+        self.replace(|files| files.save(name, bytes))
     }
     fn remove(&mut self, name: &str) -> Result<(), JournalError> {
-        self.change(|files| files.remove(name))
+        self.replace(|files| files.remove(name))
     }
     fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
         self.files.logs.lock().get(name).into_iter().flatten().try_for_each(|entry| each(entry))

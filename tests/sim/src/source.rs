@@ -12,6 +12,7 @@ use crate::rng::Rng;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_agent::source::{Source, SourceError};
+use sluice_agent::tracker::TrackingEpoch;
 use sluice_platform::AlignedBuf;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorBitmap, SectorCount};
 use std::collections::BTreeMap;
@@ -95,6 +96,12 @@ struct Inner {
     /// The number of the newest release in this epoch.
     released: u64,
     swaps: Vec<SwapMark>,
+}
+
+impl Inner {
+    fn epoch_name(&self) -> TrackingEpoch {
+        TrackingEpoch { run: [self.epoch as u8; 16], boot: [self.epoch as u8; 16] }
+    }
 }
 
 /// The disk; clones are the same disk.
@@ -226,6 +233,19 @@ impl ModelDisk {
         }
     }
 
+    /// The sectors that the tracking has for an agent which knows this run of it and its releases up to that number, or will
+    /// have at the end of a write that is on its way; `None` where that agent will be told of a doubt.
+    pub fn tracked_since(&self, epoch: Option<TrackingEpoch>, released: u64) -> Option<SectorBitmap> {
+        let inner = self.0.lock();
+        if epoch != Some(inner.epoch_name()) || inner.released > released {
+            return None;
+        }
+        let mut known: SectorBitmap = inner.in_flight.keys().map(|sector| Extent::new(*sector, 1)).collect();
+        known.union_with(&inner.current);
+        known.union_with(&inner.pending);
+        Some(known)
+    }
+
     /// The newest swap at or before `at`.
     pub fn swap_before(&self, at: Instant) -> Option<SwapMark> {
         let inner = self.0.lock();
@@ -253,6 +273,11 @@ impl ModelDisk {
         // Several things happen in one tick of the clock: all of its values count.
         let at_from = history.partition_point(|(at, _)| *at < from).saturating_sub(1);
         history[at_from..].iter().take_while(|(at, _)| *at <= to).any(|(_, v)| *v == value)
+    }
+
+    /// True where something landed after `from` and before `to`.
+    pub fn was_written(&self, from: Instant, to: Instant) -> bool {
+        self.0.lock().history.iter().flatten().any(|(at, _)| *at > from && *at < to)
     }
 
     /// The last values before which nobody will ask any more are let go.

@@ -12,7 +12,7 @@ use sluice_hydrator::target::{Fingerprint, Target, TargetError, TargetErrorKind,
 use sluice_platform::AlignedBuf;
 use sluice_proto::wire::Work;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -29,6 +29,34 @@ struct Inner {
     writer: WriterMark,
     /// A block device shows nothing of what was done to it.
     device: bool,
+    /// Sectors that somebody changed and that were not written since.
+    meddled: BTreeSet<u64>,
+}
+
+/// What shows of a target to whoever looks at it.
+pub struct Looks {
+    /// Its times and size.
+    pub fingerprint: Fingerprint,
+    /// Who began to write to it last, where it bears a mark.
+    pub writer: Option<WriterMark>,
+}
+
+impl Inner {
+    fn looks(&self) -> Looks {
+        let (size, changes) = (self.durable.len() as u64, self.changes);
+        match self.device {
+            true => Looks { fingerprint: Fingerprint { size, ..Fingerprint::default() }, writer: None },
+            false => Looks {
+                fingerprint: Fingerprint { size, inode: 1, modified_ns: changes, changed_ns: changes, activity: None },
+                writer: Some(self.writer),
+            },
+        }
+    }
+
+    fn sector(&self, sector: u64) -> &[u8] {
+        let durable = || &self.durable[sector as usize * SECTOR..][..SECTOR];
+        self.unflushed.get(&sector).map_or_else(durable, Vec::as_slice)
+    }
 }
 
 /// The medium; clones are the same medium.
@@ -56,6 +84,23 @@ impl Medium {
         bytes
     }
 
+    /// The values of all sectors, each by one word: sectors are written whole.
+    pub fn values(&self) -> Vec<u64> {
+        let inner = self.0.lock();
+        let value = |sector| u64::from_le_bytes(inner.sector(sector)[8..16].try_into().unwrap_or_default());
+        (0..(inner.durable.len() / SECTOR) as u64).map(value).collect()
+    }
+
+    /// Sectors that somebody changed behind the hydrator's back, and that were not written since.
+    pub fn meddled(&self) -> BTreeSet<u64> {
+        self.0.lock().meddled.clone()
+    }
+
+    /// What shows of it.
+    pub fn looks(&self) -> Looks {
+        self.0.lock().looks()
+    }
+
     /// The machine crashes: each sector that was not flushed is kept or lost by itself.
     pub fn crash(&self, rng: &Rng) {
         let mut inner = self.0.lock();
@@ -81,6 +126,7 @@ impl Medium {
         let at = rng.below(inner.durable.len() as u64) as usize;
         inner.durable[at] ^= 0x55;
         inner.unflushed.remove(&((at / SECTOR) as u64));
+        inner.meddled.insert((at / SECTOR) as u64);
         inner.changes += 1;
     }
 }
@@ -119,6 +165,7 @@ impl SimTarget {
             for (i, sector) in bytes.chunks(SECTOR).enumerate() {
                 if !torn || self.rng.once_in(2) {
                     inner.unflushed.insert(at.0 + i as u64, sector.to_vec());
+                    inner.meddled.remove(&(at.0 + i as u64));
                 }
             }
         }
@@ -151,10 +198,7 @@ impl Target for SimTarget {
         buf.clear();
         let inner = self.medium.0.lock();
         for sector in extent.start.0..extent.end().0 {
-            match inner.unflushed.get(&sector) {
-                Some(data) => buf.extend_from_slice(data),
-                None => buf.extend_from_slice(&inner.durable[sector as usize * SECTOR..][..SECTOR]),
-            }
+            buf.extend_from_slice(inner.sector(sector));
         }
         if self.rng.once_in(self.odds.lock().target_flips) {
             let at = self.rng.below(buf.len() as u64) as usize;
@@ -181,18 +225,10 @@ impl Target for SimTarget {
         Ok(())
     }
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
-        let inner = self.medium.0.lock();
-        let size = inner.durable.len() as u64;
-        Ok(match inner.device {
-            true => Fingerprint { size, ..Fingerprint::default() },
-            false => {
-                Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes, activity: None }
-            }
-        })
+        Ok(self.medium.looks().fingerprint)
     }
     async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
-        let inner = self.medium.0.lock();
-        Ok((!inner.device).then_some(inner.writer))
+        Ok(self.medium.looks().writer)
     }
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
         if self.medium.is_device() {

@@ -124,7 +124,9 @@ impl World {
         // What another hydrator, or a person, does to a device shows only in a scrub.
         let medium = Medium::new(twins_files.is_none() && Rng::new(seed, 8).once_in(4));
         let (agent_files, data_key) = (Files::default(), DataKey::new([7; 32]));
-        let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), data_key.clone());
+        let hydrator_files = Files::default();
+        let hydrators = std::iter::once(&hydrator_files).chain(&twins_files).cloned().collect();
+        let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), hydrators, data_key.clone());
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
         let (limits, growth, put_back) = (Rng::new(seed, 3), Rng::new(seed, 6), Rng::new(seed, 7));
@@ -134,7 +136,7 @@ impl World {
             disk,
             medium,
             agent_files,
-            hydrator_files: Files::default(),
+            hydrator_files,
             twins_files,
             limits: limits.once_in(3).then_some(limits),
             growth: growth.once_in(3).then_some(growth),

@@ -1,6 +1,7 @@
 //! The kernel's tracking of the model disk.
 
 use super::{ModelDisk, SwapMark};
+use crate::check::Checker;
 use crate::life::{Life, Step};
 use sluice_agent::tracker::{Doubt, Swap, Tracker, TrackerError, TrackingEpoch};
 use sluice_proto::cycle::TrackerKind;
@@ -13,13 +14,19 @@ pub struct SimTracker {
     /// How many it was attached for: it sees no others.
     sectors: SectorCount,
     life: Life,
+    checker: Checker,
 }
 
 impl SimTracker {
     /// Attaches; the doubt is that of the real tracker.
-    pub fn attach(disk: ModelDisk, life: Life, expect: Option<TrackingEpoch>) -> (Self, Option<Doubt>) {
+    pub fn attach(
+        disk: ModelDisk,
+        life: Life,
+        checker: Checker,
+        expect: Option<TrackingEpoch>,
+    ) -> (Self, Option<Doubt>) {
         disk.track();
-        let tracker = Self { sectors: disk.sectors(), disk, life };
+        let tracker = Self { sectors: disk.sectors(), disk, life, checker };
         let doubt = match expect {
             None => Some(Doubt::Begun),
             Some(epoch) if epoch == tracker.epoch() => None,
@@ -65,11 +72,12 @@ impl Tracker for SimTracker {
         if step == Step::Go || number.is_multiple_of(2) {
             inner.pending = SectorBitmap::new();
         }
+        drop(inner);
+        self.checker.nothing_is_lost("after a release");
         Ok(())
     }
     fn epoch(&self) -> TrackingEpoch {
-        let epoch = self.disk.0.lock().epoch;
-        TrackingEpoch { run: [epoch as u8; 16], boot: [epoch as u8; 16] }
+        self.disk.0.lock().epoch_name()
     }
     fn released(&self) -> u64 {
         self.disk.0.lock().released

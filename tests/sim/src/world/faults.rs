@@ -64,7 +64,10 @@ impl World {
                 *self.operators_way.lock() = None;
                 self.put_appliance_back();
             }
-            "hydrator" | "twin" if self.rng.once_in(2) => self.medium.crash(&self.rng),
+            "hydrator" | "twin" if self.rng.once_in(2) => {
+                self.medium.crash(&self.rng);
+                self.checker.nothing_is_lost("after a crash of the target's machine");
+            }
             "agent" if *self.stormy.lock() => match self.rng.below(12) {
                 0 => {
                     self.checker.note("source machine reboots");
@@ -175,7 +178,8 @@ impl World {
     /// The admin rotates the disk's data key while the agent is down.
     fn rotate_key(&self) {
         let life = Life::new(self.rng.once_in(4).then(|| self.rng.below(8)), Rng::new(self.rng.next(), 9));
-        let records = Box::new(SimRecords { files: self.agent_files.clone(), life, snapshots: None });
+        let checker = Some(self.checker.clone());
+        let records = Box::new(SimRecords { files: self.agent_files.clone(), life, snapshots: None, checker });
         let Ok(Ok(mut journal)) = Journal::open(records) else { return };
         let Ok((key, envelope)) = self.next_key(&journal) else { return };
         let generation = envelope.generation;
