@@ -23,7 +23,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "the tracker marks at issue only",
         file: "tests/sim/src/source.rs",
-        from: "        inner.current.set(extent);\n    }\n\n    /// The values are",
+        from: "        inner.mark(extent, unmarked.as_ref());\n    }\n\n    /// The values are",
         to: "    }\n\n    /// The values are",
     },
     Mutation {
@@ -63,6 +63,18 @@ const MUTATIONS: &[Mutation] = &[
         file: "agent/src/disk/plan.rs",
         from: "        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
         to: "        self.release()?;\n        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
+    },
+    Mutation {
+        name: "the tracker forgets why it doubts before that is noted",
+        file: "agent/src/disk/plan.rs",
+        from: "        if doubt.is_some() && known_doubt.is_none() {\n            self.journal.update",
+        to: "        self.release()?;\n        if doubt.is_some() && known_doubt.is_none() {\n            self.journal.update",
+    },
+    Mutation {
+        name: "what the tracker doubts does not count for the instant",
+        file: "agent/src/disk/seal.rs",
+        from: "Ok(since) => Ok(since.doubt.is_none().then_some(since.dirty)),",
+        to: "Ok(since) => Ok(Some(since.dirty)),",
     },
     Mutation {
         name: "what is stored is shipped again",

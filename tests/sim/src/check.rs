@@ -98,6 +98,8 @@ pub struct Judgement {
     pub limits: bool,
     /// Whether the source grew.
     pub grows: bool,
+    /// Whether there were writes that the tracking did not see.
+    pub blind: bool,
     /// Whether the appliance was put back to older states.
     pub put_back: bool,
     /// Whether the target was a block device.

@@ -95,6 +95,7 @@ fn report(seeds: u64, judged: &[(u64, Judgement)]) -> anyhow::Result<()> {
     println!("{twins} seeds with a second hydrator, {limits} with limits on rates, {grows} with a source that grows");
     let (put_back, devices) = (sum(|j| j.put_back.into()), sum(|j| j.device.into()));
     println!("{put_back} seeds with an appliance that is put back, {devices} with a block device for a target");
+    println!("{} seeds with writes that the tracking does not see", sum(|j| j.blind.into()));
     let passed = sum(|j| j.violations.is_empty().into());
     println!("{passed} passed, {} failed", seeds - passed);
     if passed < seeds {

@@ -67,6 +67,8 @@ struct World {
     twins_files: Option<Files>,
     /// Chance for policies with limits on rates; `None` in seeds that have no such.
     limits: Option<Rng>,
+    /// Chance for writes that the tracking does not see, and says so; `None` in seeds that have no such.
+    blind: Option<Rng>,
     /// Chance for a source that grows; `None` in seeds that have no such.
     growth: Option<Rng>,
     /// Chance for an appliance whose machine is put back to a snapshot; `None` in seeds that have no such.
@@ -130,6 +132,7 @@ impl World {
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
         let (limits, growth, put_back) = (Rng::new(seed, 3), Rng::new(seed, 6), Rng::new(seed, 7));
+        let blind = Rng::new(seed, 10);
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
             odds: Arc::new(Mutex::new(odds(&rng))),
@@ -139,6 +142,7 @@ impl World {
             hydrator_files,
             twins_files,
             limits: limits.once_in(3).then_some(limits),
+            blind: blind.once_in(3).then_some(blind),
             growth: growth.once_in(3).then_some(growth),
             put_back: put_back.once_in(3).then_some(put_back),
             appliances_backup: Mutex::default(),
@@ -164,7 +168,8 @@ impl World {
     async fn play(self: Arc<Self>) -> Judgement {
         let (stop_writes, writes) = watch::channel(false);
         let writers: Vec<_> = (0..3)
-            .map(|i| tokio::spawn(workload(self.disk.clone(), Rng::new(self.rng.next(), i), writes.clone())))
+            .map(|i| (self.disk.clone(), Rng::new(self.rng.next(), i), self.blind.clone(), writes.clone()))
+            .map(|(disk, rng, blind, stop)| tokio::spawn(workload(disk, rng, blind, stop)))
             .collect();
         let mut nodes = vec![
             tokio::spawn(self.clone().keep_alive("appliance", Self::appliance)),
@@ -197,6 +202,7 @@ impl World {
             twins: self.twins_files.is_some(),
             limits: self.limits.is_some(),
             grows: self.growth.is_some(),
+            blind: self.blind.is_some(),
             put_back: self.put_back.is_some(),
             device: self.medium.is_device(),
             ..self.checker.judgement()

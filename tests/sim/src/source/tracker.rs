@@ -35,10 +35,10 @@ impl SimTracker {
         (tracker, doubt)
     }
 
-    fn seen(&self, marked: &SectorBitmap) -> Swap {
+    fn seen(&self, marked: &SectorBitmap, doubt: &Option<Doubt>) -> Swap {
         let mut dirty = marked.clone();
         dirty.truncate(self.sectors);
-        Swap { dirty, doubt: None }
+        Swap { dirty, doubt: doubt.clone() }
     }
 }
 
@@ -53,13 +53,16 @@ impl Tracker for SimTracker {
         let mut inner = self.disk.0.lock();
         let current = std::mem::take(&mut inner.current);
         inner.pending.union_with(&current);
+        let doubt = inner.doubt.take();
+        inner.doubt_pending = inner.doubt_pending.take().or(doubt);
         let values = inner.settled.iter().map(|(_, value)| *value).collect();
         let mark = SwapMark { at: Instant::now(), values, in_flight: inner.in_flight.clone(), forgotten: None };
         inner.swaps.push(mark);
-        Ok(self.seen(&inner.pending))
+        Ok(self.seen(&inner.pending, &inner.doubt_pending))
     }
     fn peek(&mut self) -> Result<Swap, TrackerError> {
-        Ok(self.seen(&self.disk.0.lock().current))
+        let inner = self.disk.0.lock();
+        Ok(self.seen(&inner.current, &inner.doubt))
     }
     fn release(&mut self, number: u64) -> Result<(), TrackerError> {
         let step = self.life.step();
@@ -70,7 +73,7 @@ impl Tracker for SimTracker {
         inner.released = number;
         // Cut off behind its end, or after the number was noted.
         if step == Step::Go || number.is_multiple_of(2) {
-            inner.pending = SectorBitmap::new();
+            (inner.pending, inner.doubt_pending) = (SectorBitmap::new(), None);
         }
         drop(inner);
         self.checker.nothing_is_lost("after a release");
