@@ -95,6 +95,30 @@ const MUTATIONS: &[Mutation] = &[
         to: "self.journal.begin(Plan { doubt, comparison, ..plan }, bitmap)?;",
     },
     Mutation {
+        name: "what is compared is not flushed before",
+        file: "target-hydrator/src/digests.rs",
+        from: "        target.sync().await?;\n        let before",
+        to: "        let before",
+    },
+    Mutation {
+        name: "a cycle is read back before it is flushed",
+        file: "target-hydrator/src/apply/commit.rs",
+        from: "                    Some(_) => Ok(cycle.pipeline.target.sync().await?),\n",
+        to: "                    Some(_) => Ok(()),\n",
+    },
+    Mutation {
+        name: "an initial cycle is read back before it is flushed",
+        file: "target-hydrator/src/apply/commit.rs",
+        from: "        if written.is_some() {\n            cycle.pipeline.target.sync().await?;\n        }\n",
+        to: "",
+    },
+    Mutation {
+        name: "what is applied of an initial cycle while it arrives is read back before it is flushed",
+        file: "target-hydrator/src/apply/initial.rs",
+        from: "        pipeline.target.sync().await?;\n        let target = Self::read_batch",
+        to: "        let target = Self::read_batch",
+    },
+    Mutation {
         name: "what was read back is not compared",
         file: "target-hydrator/src/apply/commit.rs",
         from: "    if bitmaps_equal && digest == manifest.digest {",

@@ -234,7 +234,7 @@ pub struct Odds {
     pub source_errors: u64,
     /// A target's write fails.
     pub target_errors: u64,
-    /// A target's write is said to be done and is not.
+    /// A target's write is said to be done and is not: it is gone at once, or can be read until the next flush.
     pub target_lies: u64,
     /// A target's read gives a flipped bit.
     pub target_flips: u64,

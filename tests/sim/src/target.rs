@@ -22,6 +22,8 @@ struct Inner {
     durable: Vec<u8>,
     /// Sectors that were written and not flushed, with what each durable one still holds.
     unflushed: BTreeMap<u64, Vec<u8>>,
+    /// Those of them that read right, and that the medium never gets.
+    doomed: BTreeSet<u64>,
     changes: i64,
     /// Who has claimed the target: one at a time, whoever believes to own it.
     claimed: bool,
@@ -50,6 +52,20 @@ impl Inner {
                 fingerprint: Fingerprint { size, inode: 1, modified_ns: changes, changed_ns: changes, activity: None },
                 writer: Some(self.writer),
             },
+        }
+    }
+
+    /// Brings out what was written, but for what the medium never gets. Where that `fails` half of the rest stays where it can be
+    /// read, and nobody brings it out any more.
+    fn flush(&mut self, fails: bool, rng: &Rng) {
+        let (unflushed, doomed) = (std::mem::take(&mut self.unflushed), std::mem::take(&mut self.doomed));
+        for (sector, data) in unflushed.into_iter().filter(|(sector, _)| !doomed.contains(sector)) {
+            if fails && rng.once_in(2) {
+                self.unflushed.insert(sector, data);
+                self.doomed.insert(sector);
+            } else {
+                self.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
+            }
         }
     }
 
@@ -108,13 +124,14 @@ impl Medium {
             // Another machine's hydrator has it, and that machine lives.
             return;
         }
-        let unflushed = std::mem::take(&mut inner.unflushed);
+        let (unflushed, doomed) = (std::mem::take(&mut inner.unflushed), std::mem::take(&mut inner.doomed));
         for (sector, data) in unflushed {
-            if rng.once_in(2) {
+            if rng.once_in(2) && !doomed.contains(&sector) {
                 inner.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
             }
         }
-        inner.changes += 1;
+        // Often nothing shows of it: the times on the medium are those that the last flush brought out.
+        inner.changes += i64::from(rng.once_in(2));
     }
 
     /// Somebody changes a sector behind the hydrator's back.
@@ -155,7 +172,9 @@ impl SimTarget {
         if self.rng.once_in(self.odds.lock().target_errors) {
             return Err(TargetError::new(TargetErrorKind::Full, "simulated full target"));
         }
-        if step == Step::Go && self.rng.once_in(self.odds.lock().target_lies) {
+        let lies = step == Step::Go && self.rng.once_in(self.odds.lock().target_lies);
+        let dooms = lies && self.rng.once_in(2);
+        if lies && !dooms {
             return Ok(());
         }
         let torn = step == Step::DoneUnheard;
@@ -164,8 +183,10 @@ impl SimTarget {
             inner.changes += 1;
             for (i, sector) in bytes.chunks(SECTOR).enumerate() {
                 if !torn || self.rng.once_in(2) {
-                    inner.unflushed.insert(at.0 + i as u64, sector.to_vec());
-                    inner.meddled.remove(&(at.0 + i as u64));
+                    let at = at.0 + i as u64;
+                    inner.unflushed.insert(at, sector.to_vec());
+                    inner.meddled.remove(&at);
+                    _ = if dooms { inner.doomed.insert(at) } else { inner.doomed.remove(&at) };
                 }
             }
         }
@@ -213,11 +234,7 @@ impl Target for SimTarget {
         tokio::time::sleep(self.rng.pause(10)).await;
         let step = self.life.step();
         if step != Step::NotDone {
-            let mut inner = self.medium.0.lock();
-            let unflushed = std::mem::take(&mut inner.unflushed);
-            for (sector, data) in unflushed {
-                inner.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
-            }
+            self.medium.0.lock().flush(false, &self.rng);
         }
         if step != Step::Go {
             std::future::pending::<()>().await;
@@ -287,6 +304,7 @@ impl TargetFactory for SimTargets {
         }
         inner.durable = vec![0; work.size.sectors_ceil().bytes().0 as usize];
         inner.unflushed.clear();
+        inner.doomed.clear();
         inner.changes += 1;
         Ok(())
     }
