@@ -83,6 +83,12 @@ const MUTATIONS: &[Mutation] = &[
         to: "let kept = entry.first >= behind && keep(&entry.told(salts)) && behind > u64::MAX - 1;",
     },
     Mutation {
+        name: "a cycle is begun anew with each start of the agent",
+        file: "agent/src/journal.rs",
+        from: "            Some((plan, _)) if plan.cycle <= settled => journal.failed(settled)?,\n            Some(_) => {}\n",
+        to: "            Some(_) => journal.failed(settled)?,\n",
+    },
+    Mutation {
         name: "of a list that is told in parts the first is taken for all",
         file: "agent/src/disk/ship.rs",
         from: "if !reply.more || last <= request.after {",

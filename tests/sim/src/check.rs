@@ -1,6 +1,9 @@
 //! The checker, apart from the workload: it knows the model disk and judges what the real code says and keeps.
 
 mod lost;
+mod stored;
+
+pub use stored::SEGMENTS;
 
 use crate::machine::Files;
 use crate::source::{ModelDisk, SwapMark, value_of};
@@ -30,6 +33,8 @@ struct Inner {
     /// Manifests as they were first sent.
     manifests: BTreeMap<Digest, Sent>,
     judged: BTreeSet<Digest>,
+    /// What of the cycles that run is stored.
+    stored: stored::Stored,
     /// The newest cycle that was shipped.
     shipped: CycleNo,
     /// The newest of which the appliance may know nothing of what was stored: it was put back, or heard a dead agent.
@@ -119,6 +124,7 @@ impl Checker {
             registered: None,
             manifests: BTreeMap::new(),
             judged: BTreeSet::new(),
+            stored: Default::default(),
             shipped: CycleNo(0),
             forgotten: CycleNo(0),
             proven: None,
@@ -178,24 +184,17 @@ impl Checker {
         }
     }
 
-    /// The agent sends a segment: none of its blocks may be journalled as stored already.
+    /// The agent sends a segment: none of its blocks may be stored already.
     pub fn shipping(&self, cycle: CycleNo, name: &str, bytes: &Bytes) {
         self.note_event(cycle, name);
         let Ok(segment) = Segment::parse(bytes) else { return self.violation(format!("{name}: not a segment")) };
-        let (first, blocks) = (segment.first().0, segment.blocks());
-        let logs = {
+        let forbidden = {
             let mut inner = self.0.lock();
             inner.shipped = inner.shipped.max(cycle);
-            let judged = cycle > inner.forgotten;
-            judged.then(|| inner.agent.logs.lock().get("segments.log").cloned()).flatten().unwrap_or_default()
+            let why = inner.stored.forbids(cycle, segment.first().0, segment.blocks());
+            why.filter(|_| cycle > inner.forgotten)
         };
-        for entry in logs {
-            let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap_or_default());
-            let (of, from, cvs) = (number(0), number(8), (entry.len() as u64 - 88) / 32);
-            if of == cycle.0 && from < first + blocks && first < from + cvs {
-                self.violation(format!("{cycle:?}: block {first} is shipped again though {from} was stored"));
-            }
-        }
+        forbidden.into_iter().for_each(|why| self.violation(why));
     }
 
     fn note_event(&self, cycle: CycleNo, name: &str) {

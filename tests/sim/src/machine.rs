@@ -1,6 +1,6 @@
 //! What outlives a process: records, objects, the target's medium; and the faulty ways to them.
 
-use crate::check::Checker;
+use crate::check::{Checker, SEGMENTS};
 use crate::life::{Life, Step};
 use crate::rng::Rng;
 use async_trait::async_trait;
@@ -161,7 +161,10 @@ impl Records for SimRecords {
         self.files.logs.lock().get(name).into_iter().flatten().try_for_each(|entry| each(entry))
     }
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {
-        self.change(|files| files.logs.lock().entry(name.into()).or_default().push(entry.to_vec()))
+        self.change(|files| {
+            files.logs.lock().entry(name.into()).or_default().push(entry.to_vec());
+            self.checker.iter().filter(|_| name == SEGMENTS).for_each(|checker| checker.stored(entry));
+        })
     }
 }
 

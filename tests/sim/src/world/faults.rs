@@ -73,6 +73,7 @@ impl World {
                     self.checker.note("source machine reboots");
                     self.disk.reboot();
                     self.agent_files.power_cut(&self.rng);
+                    self.checker.agent_is_changed();
                 }
                 1 if self.newest.lock().is_none() => self.rotate_key(),
                 2..=4 => self.restore_backup(),
@@ -97,6 +98,7 @@ impl World {
         }
         self.checker.note("the agent's state is put back to an older one");
         self.agent_files.restore(&backup);
+        self.checker.agent_is_changed();
         if let Some(made) = backup.made {
             self.disk.forget_swaps_since(made);
         }
@@ -185,6 +187,7 @@ impl World {
         let generation = envelope.generation;
         // It may be cut off, like any other process.
         let done = journal.rotate(&key, envelope).is_ok();
+        self.checker.agent_is_changed();
         self.checker.note(&format!("key rotation to {generation:?}: {done}"));
     }
 

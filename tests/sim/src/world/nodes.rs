@@ -99,6 +99,7 @@ impl World {
             Some(newest) => {
                 self.checker.note("the newest state is put back");
                 self.agent_files.restore(&newest);
+                self.checker.agent_is_changed();
                 if let Some(made) = newest.made {
                     self.disk.recall_swaps_until(made);
                 }
@@ -118,7 +119,9 @@ impl World {
             Ok(mut journal) => {
                 if journal.identity().size < size {
                     let (key, envelope) = self.next_key(&journal)?;
-                    journal.grow(size, &key, envelope).map_err(|e| e.to_string())?;
+                    let grown = journal.grow(size, &key, envelope);
+                    self.checker.agent_is_changed();
+                    grown.map_err(|e| e.to_string())?;
                 }
                 journal
             }
