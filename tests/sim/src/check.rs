@@ -170,6 +170,11 @@ impl Checker {
     /// The appliance was put back to an older state: what it has forgotten may be sent again.
     pub fn appliance_forgets(&self) {
         self.note("the appliance is put back to an older state");
+        self.store_forgets();
+    }
+
+    /// Something of what is stored is gone: it may be sent again.
+    pub fn store_forgets(&self) {
         let mut inner = self.0.lock();
         inner.forgotten = inner.shipped;
     }

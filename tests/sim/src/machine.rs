@@ -241,6 +241,14 @@ pub struct Odds {
     pub target_lies: u64,
     /// A target's read gives a flipped bit.
     pub target_flips: u64,
+    /// A target's flush fails, and half of what it was to bring out never is.
+    pub target_sync_errors: u64,
+    /// A target can't be read.
+    pub target_read_errors: u64,
+    /// A target can't be looked at.
+    pub target_look_errors: u64,
+    /// A store fails in a way that is not said to pass.
+    pub store_fails: u64,
 }
 
 /// Objects that survive crashes.
@@ -269,6 +277,10 @@ impl SimStore {
         }
         if self.rng.once_in(odds.store_refuses) {
             return Err(StoreError::new(StoreErrorKind::Unavailable, format!("{what}: simulated 503")));
+        }
+        if self.rng.once_in(odds.store_fails) {
+            let kind = if self.rng.once_in(2) { StoreErrorKind::Denied } else { StoreErrorKind::Other };
+            return Err(StoreError::new(kind, format!("{what}: simulated")));
         }
         Ok(())
     }
@@ -304,7 +316,8 @@ impl SimStore {
     }
 }
 
-fn flip(bytes: &Bytes, rng: &Rng) -> Bytes {
+/// The same bytes but for one bit.
+pub fn flip(bytes: &Bytes, rng: &Rng) -> Bytes {
     let mut copy = bytes.to_vec();
     let at = rng.below(copy.len() as u64) as usize;
     copy[at] ^= 1 << rng.below(8);

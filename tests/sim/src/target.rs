@@ -164,6 +164,13 @@ impl Drop for SimTarget {
 }
 
 impl SimTarget {
+    fn look(&self) -> Result<Looks, TargetError> {
+        if self.rng.once_in(self.odds.lock().target_look_errors) {
+            return Err(TargetError::new(TargetErrorKind::Io, "simulated: it can't be looked at"));
+        }
+        Ok(self.medium.looks())
+    }
+
     async fn put(&self, at: Sector, bytes: &[u8]) -> Result<(), TargetError> {
         let step = self.life.step();
         if step == Step::NotDone {
@@ -216,6 +223,9 @@ impl Target for SimTarget {
         if self.rng.once_in(4) {
             tokio::time::sleep(self.rng.pause(3)).await;
         }
+        if self.rng.once_in(self.odds.lock().target_read_errors) {
+            return Err(TargetError::new(TargetErrorKind::Io, "simulated read error"));
+        }
         buf.clear();
         let inner = self.medium.0.lock();
         for sector in extent.start.0..extent.end().0 {
@@ -233,19 +243,20 @@ impl Target for SimTarget {
     async fn sync(&self) -> Result<(), TargetError> {
         tokio::time::sleep(self.rng.pause(10)).await;
         let step = self.life.step();
+        let fails = self.rng.once_in(self.odds.lock().target_sync_errors);
         if step != Step::NotDone {
-            self.medium.0.lock().flush(false, &self.rng);
+            self.medium.0.lock().flush(fails, &self.rng);
         }
         if step != Step::Go {
             std::future::pending::<()>().await;
         }
-        Ok(())
+        if fails { Err(TargetError::new(TargetErrorKind::Io, "simulated failed flush")) } else { Ok(()) }
     }
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
-        Ok(self.medium.looks().fingerprint)
+        self.look().map(|looks| looks.fingerprint)
     }
     async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
-        Ok(self.medium.looks().writer)
+        self.look().map(|looks| looks.writer)
     }
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
         if self.medium.is_device() {

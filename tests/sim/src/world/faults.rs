@@ -2,7 +2,7 @@
 
 use super::{POLICY, World};
 use crate::life::Life;
-use crate::machine::{Files, Odds, SimRecords};
+use crate::machine::{Files, Odds, SimRecords, flip};
 use crate::rng::Rng;
 use futures_util::FutureExt;
 use sluice_agent::journal::Journal;
@@ -12,6 +12,7 @@ use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
 use sluice_proto::Generation;
 use sluice_proto::env::Entropy;
 use sluice_proto::keys::{DataKey, KeyEnvelope, SigningKey};
+use sluice_proto::manifest::MANIFEST_NAME;
 use sluice_proto::wire::{PolicyView, WindowView};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,9 +41,32 @@ impl World {
                     self.checker.note("target tampered with");
                     self.medium.tamper(&self.rng);
                 }
+                4 => self.harm_an_object(),
                 _ => {}
             }
         }
+    }
+
+    /// An object of the cache store rots or is gone, as often as not a manifest.
+    fn harm_an_object(&self) {
+        let mut objects = self.objects.lock();
+        let manifests = objects.keys().filter(|key| key.ends_with(MANIFEST_NAME)).cloned().collect::<Vec<_>>();
+        let keys = match manifests.is_empty() || self.rng.once_in(2) {
+            true => objects.keys().cloned().collect(),
+            false => manifests,
+        };
+        if keys.is_empty() {
+            return;
+        }
+        let key = &keys[self.rng.below(keys.len() as u64) as usize];
+        let rots = self.rng.once_in(2);
+        match objects.get_mut(key).filter(|_| rots) {
+            Some(bytes) => *bytes = flip(bytes, &self.rng),
+            None => _ = objects.remove(key),
+        }
+        drop(objects);
+        self.checker.note(&format!("an object {}: {}", if rots { "rots" } else { "is gone" }, &key[key.len().saturating_sub(20)..]));
+        self.checker.store_forgets();
     }
 
     /// True while no hydrator is about to write and the one holds a fingerprint of the target. Who changes a target in the
@@ -64,9 +88,15 @@ impl World {
                 *self.operators_way.lock() = None;
                 self.put_appliance_back();
             }
-            "hydrator" | "twin" if self.rng.once_in(2) => {
-                self.medium.crash(&self.rng);
-                self.checker.nothing_is_lost("after a crash of the target's machine");
+            "hydrator" | "twin" => {
+                if self.rng.once_in(2) {
+                    self.medium.crash(&self.rng);
+                    self.checker.nothing_is_lost("after a crash of the target's machine");
+                }
+                if *self.stormy.lock() && self.rng.once_in(4) {
+                    // So that a cycle that was cut short is not gone on with, and what was written of it and not flushed stays.
+                    self.harm_an_object();
+                }
             }
             "agent" if *self.stormy.lock() => match self.rng.below(12) {
                 0 => {
@@ -251,5 +281,9 @@ pub(super) fn odds(rng: &Rng) -> Odds {
         target_errors: some(400),
         target_flips: some(600),
         target_lies: some(900),
+        target_sync_errors: some(150),
+        target_read_errors: some(900),
+        target_look_errors: some(300),
+        store_fails: some(120),
     }
 }
