@@ -280,7 +280,7 @@ pub(super) fn odds(rng: &Rng) -> Odds {
         source_errors: some(200),
         target_errors: some(400),
         target_flips: some(600),
-        target_lies: some(900),
+        target_lies: some(150),
         target_sync_errors: some(150),
         target_read_errors: some(900),
         target_look_errors: some(300),
