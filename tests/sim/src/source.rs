@@ -204,6 +204,11 @@ impl ModelDisk {
         inner.mark(extent, unmarked.as_ref());
     }
 
+    /// The tracking says that it may have missed something.
+    pub fn doubt(&self, why: Doubt) {
+        self.0.lock().doubt.get_or_insert(why);
+    }
+
     /// The values are on the medium; the number of this landing.
     fn land(&self, start: Sector, values: &[u64]) -> u64 {
         let now = Instant::now();

@@ -6,6 +6,7 @@ use crate::machine::{Files, Odds, SimRecords, flip};
 use crate::rng::Rng;
 use futures_util::FutureExt;
 use sluice_agent::journal::Journal;
+use sluice_agent::tracker::Doubt;
 use sluice_appliance::repository::Repository;
 use sluice_client::OperatorApi;
 use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
@@ -20,7 +21,27 @@ use tokio::time::Instant;
 impl World {
     /// What befalls the machines beside the deaths of processes.
     pub(super) async fn storm(&self, length: Duration) {
-        tokio::join!(self.befall(length), self.grow_now_and_then(), self.take_snapshots(length));
+        tokio::join!(
+            self.befall(length),
+            self.grow_now_and_then(),
+            self.take_snapshots(length),
+            self.cut_comparisons_off(length)
+        );
+    }
+
+    /// Kills the hydrator, and often its machine, soon after a comparison, before the cycle that is planned by it has flushed anything:
+    /// what was compared must be there for good.
+    async fn cut_comparisons_off(&self, length: Duration) {
+        let (end, mut seen) = (Instant::now() + length, None);
+        while Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(50) + self.rng.pause(400)).await;
+            let compared = ledger_of(&self.hydrator_files).and_then(|ledger| ledger.compared);
+            if compared != seen && compared.is_some() && self.rng.once_in(2) {
+                self.checker.note("killed behind a comparison");
+                self.hydrators_life.lock().iter().for_each(Life::kill);
+            }
+            seen = compared;
+        }
     }
 
     async fn befall(&self, length: Duration) {
@@ -96,6 +117,8 @@ impl World {
                 if *self.stormy.lock() && self.rng.once_in(4) {
                     // So that a cycle that was cut short is not gone on with, and what was written of it and not flushed stays.
                     self.harm_an_object();
+                    // And is compared: somebody sends a command past the block layer, which changes nothing.
+                    self.blind.iter().for_each(|_| self.disk.doubt(Doubt::Passthrough));
                 }
             }
             "agent" if *self.stormy.lock() => match self.rng.below(12) {
