@@ -71,12 +71,6 @@ const MUTATIONS: &[Mutation] = &[
         to: "        self.release()?;\n        if doubt.is_some() && known_doubt.is_none() {\n            self.journal.update",
     },
     Mutation {
-        name: "what the tracker doubts does not count for the instant",
-        file: "agent/src/disk/seal.rs",
-        from: "Ok(since) => Ok(since.doubt.is_none().then_some(since.dirty)),",
-        to: "Ok(since) => Ok(Some(since.dirty)),",
-    },
-    Mutation {
         name: "what is stored is shipped again",
         file: "agent/src/journal/stored.rs",
         from: "let kept = entry.first >= behind && keep(&entry.told(salts));",

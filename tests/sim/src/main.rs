@@ -90,7 +90,9 @@ fn report(seeds: u64, judged: &[(u64, Judgement)]) -> anyhow::Result<()> {
     let sum = |count: fn(&Judgement) -> u64| judged.iter().map(|(_, judgement)| count(judgement)).sum::<u64>();
     let (verified, crash) = (sum(|j| j.verified), sum(|j| j.crash_consistent));
     let while_written = sum(|j| j.crash_while_written);
-    println!("{verified} cycles verified, {crash} of them crash-consistent, {while_written} while something was written");
+    println!(
+        "{verified} cycles verified, {crash} of them crash-consistent, {while_written} of a source that was written"
+    );
     let (twins, limits, grows) = (sum(|j| j.twins.into()), sum(|j| j.limits.into()), sum(|j| j.grows.into()));
     println!("{twins} seeds with a second hydrator, {limits} with limits on rates, {grows} with a source that grows");
     let (put_back, devices) = (sum(|j| j.put_back.into()), sum(|j| j.device.into()));

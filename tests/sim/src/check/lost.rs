@@ -29,8 +29,8 @@ impl Checker {
         let lost = lost(&disk, &medium, &agent, &hydrators);
         if !lost.is_empty() {
             self.0.lock().has_lost = true;
-            let shown = &lost[..lost.len().min(SHOWN)];
-            self.violation(format!("{when}: {} sectors differ and nobody knows of it, {shown:?} among them", lost.len()));
+            let (count, shown) = (lost.len(), &lost[..lost.len().min(SHOWN)]);
+            self.violation(format!("{when}: {count} sectors differ and nobody knows of it, {shown:?} among them"));
         }
     }
 }

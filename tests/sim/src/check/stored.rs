@@ -36,7 +36,7 @@ impl Stored {
         self.noted.retain(|known, _| *known >= cycle.0);
         match (again, left) {
             (Some((from, _)), _) => Some(format!("{cycle:?}: block {first} is shipped again though {from} was stored")),
-            (None, Some(left)) => Some(format!("{cycle:?} is shipped, and cycle {left} was left, which nobody has ended")),
+            (None, Some(left)) => Some(format!("{cycle:?} is shipped, and {left} was left, which nobody has ended")),
             (None, None) => None,
         }
     }

@@ -86,7 +86,7 @@ impl World {
             None => _ = objects.remove(key),
         }
         drop(objects);
-        self.checker.note(&format!("an object {}: {}", if rots { "rots" } else { "is gone" }, &key[key.len().saturating_sub(20)..]));
+        self.checker.note(&format!("{key} {}", if rots { "rots" } else { "is gone" }));
         self.checker.store_forgets();
     }
 
