@@ -164,6 +164,11 @@ impl ModelDisk {
         self.0.lock().values.clone()
     }
 
+    /// The tracking says that it may have missed something.
+    pub fn doubt(&self, why: Doubt) {
+        self.0.lock().doubt.get_or_insert(why);
+    }
+
     /// One write, from its queueing to its completion. The tracking does not know the sectors of one that is `unmarked`, but says so,
     /// for this reason, wherever it would mark it.
     pub async fn write(&self, extent: Extent, zeros: bool, unmarked: Option<Doubt>, rng: &Rng) {
@@ -202,11 +207,6 @@ impl ModelDisk {
             }
         }
         inner.mark(extent, unmarked.as_ref());
-    }
-
-    /// The tracking says that it may have missed something.
-    pub fn doubt(&self, why: Doubt) {
-        self.0.lock().doubt.get_or_insert(why);
     }
 
     /// The values are on the medium; the number of this landing.
