@@ -23,7 +23,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "the tracker marks at issue only",
         file: "tests/sim/src/source.rs",
-        from: "        inner.current.set(extent);\n    }\n\n    /// The values are",
+        from: "        inner.mark(extent, unmarked.as_ref());\n    }\n\n    /// The values are",
         to: "    }\n\n    /// The values are",
     },
     Mutation {
@@ -65,10 +65,22 @@ const MUTATIONS: &[Mutation] = &[
         to: "        self.release()?;\n        let mut bitmap = swap.dirty;\n        bitmap.union_with(self.journal.carry());\n        bitmap.truncate",
     },
     Mutation {
+        name: "the tracker forgets why it doubts before that is noted",
+        file: "agent/src/disk/plan.rs",
+        from: "        if doubt.is_some() && known_doubt.is_none() {\n            self.journal.update",
+        to: "        self.release()?;\n        if doubt.is_some() && known_doubt.is_none() {\n            self.journal.update",
+    },
+    Mutation {
         name: "what is stored is shipped again",
         file: "agent/src/journal/stored.rs",
         from: "let kept = entry.first >= behind && keep(&entry.told(salts));",
         to: "let kept = entry.first >= behind && keep(&entry.told(salts)) && behind > u64::MAX - 1;",
+    },
+    Mutation {
+        name: "a cycle is begun anew with each start of the agent",
+        file: "agent/src/journal.rs",
+        from: "            Some((plan, _)) if plan.cycle <= settled => journal.failed(settled)?,\n            Some(_) => {}\n",
+        to: "            Some(_) => journal.failed(settled)?,\n",
     },
     Mutation {
         name: "of a list that is told in parts the first is taken for all",
@@ -81,6 +93,30 @@ const MUTATIONS: &[Mutation] = &[
         file: "agent/src/disk/plan.rs",
         from: "self.journal.begin_compared(Plan { doubt, comparison, ..plan }, bitmap)?;",
         to: "self.journal.begin(Plan { doubt, comparison, ..plan }, bitmap)?;",
+    },
+    Mutation {
+        name: "what is compared is not flushed before",
+        file: "target-hydrator/src/digests.rs",
+        from: "        target.sync().await?;\n        let before",
+        to: "        let before",
+    },
+    Mutation {
+        name: "a cycle is read back before it is flushed",
+        file: "target-hydrator/src/apply/commit.rs",
+        from: "                    Some(_) => Ok(cycle.pipeline.target.sync().await?),\n",
+        to: "                    Some(_) => Ok(()),\n",
+    },
+    Mutation {
+        name: "an initial cycle is read back before it is flushed",
+        file: "target-hydrator/src/apply/commit.rs",
+        from: "        if written.is_some() {\n            cycle.pipeline.target.sync().await?;\n        }\n",
+        to: "",
+    },
+    Mutation {
+        name: "what is applied of an initial cycle while it arrives is read back before it is flushed",
+        file: "target-hydrator/src/apply/initial.rs",
+        from: "        pipeline.target.sync().await?;\n        let target = Self::read_batch",
+        to: "        let target = Self::read_batch",
     },
     Mutation {
         name: "what was read back is not compared",

@@ -1,5 +1,10 @@
 //! The checker, apart from the workload: it knows the model disk and judges what the real code says and keeps.
 
+mod lost;
+mod stored;
+
+pub use stored::SEGMENTS;
+
 use crate::machine::Files;
 use crate::source::{ModelDisk, SwapMark, value_of};
 use crate::target::Medium;
@@ -19,6 +24,8 @@ struct Inner {
     disk: ModelDisk,
     medium: Medium,
     agent: Files,
+    /// The states of all hydrators.
+    hydrators: Vec<Files>,
     /// Of every generation that was begun, also where that was cut off: the newest last.
     keys: Vec<DataKey>,
     /// The key that the appliance knows for the newest generation.
@@ -26,6 +33,8 @@ struct Inner {
     /// Manifests as they were first sent.
     manifests: BTreeMap<Digest, Sent>,
     judged: BTreeSet<Digest>,
+    /// What of the cycles that run is stored.
+    stored: stored::Stored,
     /// The newest cycle that was shipped.
     shipped: CycleNo,
     /// The newest of which the appliance may know nothing of what was stored: it was put back, or heard a dead agent.
@@ -33,7 +42,10 @@ struct Inner {
     /// What the target was last proven to hold.
     proven: Option<Vec<u64>>,
     crash_consistent: u64,
+    crash_while_written: u64,
     finals: u64,
+    /// Something was let go early, which has been told.
+    has_lost: bool,
     violations: Vec<String>,
     trace: blake_trace::Trace,
 }
@@ -81,6 +93,8 @@ pub struct Judgement {
     pub verified: u64,
     /// Those of them that were called crash-consistent.
     pub crash_consistent: u64,
+    /// Those of these in whose course something was written.
+    pub crash_while_written: u64,
     /// The digest of the trace.
     pub trace: String,
     /// Whether there was a second hydrator that believed to own the target.
@@ -89,6 +103,8 @@ pub struct Judgement {
     pub limits: bool,
     /// Whether the source grew.
     pub grows: bool,
+    /// Whether there were writes that the tracking did not see.
+    pub blind: bool,
     /// Whether the appliance was put back to older states.
     pub put_back: bool,
     /// Whether the target was a block device.
@@ -97,21 +113,25 @@ pub struct Judgement {
 
 impl Checker {
     /// Judges what happens between this disk and this medium.
-    pub fn new(disk: ModelDisk, medium: Medium, agent: Files, key: DataKey) -> Self {
+    pub fn new(disk: ModelDisk, medium: Medium, agent: Files, hydrators: Vec<Files>, key: DataKey) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             begun: Instant::now(),
             disk,
             medium,
             agent,
+            hydrators,
             keys: vec![key],
             registered: None,
             manifests: BTreeMap::new(),
             judged: BTreeSet::new(),
+            stored: Default::default(),
             shipped: CycleNo(0),
             forgotten: CycleNo(0),
             proven: None,
             crash_consistent: 0,
+            crash_while_written: 0,
             finals: 0,
+            has_lost: false,
             violations: Vec::new(),
             trace: Default::default(),
         })))
@@ -150,6 +170,11 @@ impl Checker {
     /// The appliance was put back to an older state: what it has forgotten may be sent again.
     pub fn appliance_forgets(&self) {
         self.note("the appliance is put back to an older state");
+        self.store_forgets();
+    }
+
+    /// Something of what is stored is gone: it may be sent again.
+    pub fn store_forgets(&self) {
         let mut inner = self.0.lock();
         inner.forgotten = inner.shipped;
     }
@@ -164,24 +189,17 @@ impl Checker {
         }
     }
 
-    /// The agent sends a segment: none of its blocks may be journalled as stored already.
+    /// The agent sends a segment: none of its blocks may be stored already.
     pub fn shipping(&self, cycle: CycleNo, name: &str, bytes: &Bytes) {
         self.note_event(cycle, name);
         let Ok(segment) = Segment::parse(bytes) else { return self.violation(format!("{name}: not a segment")) };
-        let (first, blocks) = (segment.first().0, segment.blocks());
-        let logs = {
+        let forbidden = {
             let mut inner = self.0.lock();
             inner.shipped = inner.shipped.max(cycle);
-            let judged = cycle > inner.forgotten;
-            judged.then(|| inner.agent.logs.lock().get("segments.log").cloned()).flatten().unwrap_or_default()
+            let why = inner.stored.forbids(cycle, segment.first().0, segment.blocks());
+            why.filter(|_| cycle > inner.forgotten)
         };
-        for entry in logs {
-            let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap_or_default());
-            let (of, from, cvs) = (number(0), number(8), (entry.len() as u64 - 88) / 32);
-            if of == cycle.0 && from < first + blocks && first < from + cvs {
-                self.violation(format!("{cycle:?}: block {first} is shipped again though {from} was stored"));
-            }
-        }
+        forbidden.into_iter().for_each(|why| self.violation(why));
     }
 
     fn note_event(&self, cycle: CycleNo, name: &str) {
@@ -249,7 +267,9 @@ impl Checker {
             }
         }
         let mut inner = self.0.lock();
-        inner.crash_consistent += u64::from(found.consistency == Consistency::Crash);
+        let is_crash = found.consistency == Consistency::Crash;
+        inner.crash_consistent += u64::from(is_crash);
+        inner.crash_while_written += u64::from(is_crash && disk.was_written(swap.at, committed));
         inner.finals += u64::from(found.kind == CycleKind::Final);
         inner.proven = Some(values);
         inner.disk.forget_before(swap.at);
@@ -272,6 +292,7 @@ impl Checker {
             violations: inner.violations.clone(),
             verified: inner.judged.len() as u64,
             crash_consistent: inner.crash_consistent,
+            crash_while_written: inner.crash_while_written,
             trace: inner.trace.digest(),
             ..Judgement::default()
         }

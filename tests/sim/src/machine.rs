@@ -1,5 +1,6 @@
 //! What outlives a process: records, objects, the target's medium; and the faulty ways to them.
 
+use crate::check::{Checker, SEGMENTS};
 use crate::life::{Life, Step};
 use crate::rng::Rng;
 use async_trait::async_trait;
@@ -100,6 +101,8 @@ pub struct SimRecords {
     pub life: Life,
     /// Made between any two changes of the files, where they are made.
     pub snapshots: Option<Snapshots>,
+    /// Who judges each change; nobody that of a copy.
+    pub checker: Option<Checker>,
 }
 
 /// A cycle changes the agent's files some 14 times, and one snapshot is made in so many changes: a state from before the
@@ -111,6 +114,19 @@ fn dead() -> JournalError {
 }
 
 impl SimRecords {
+    /// A copy of the files, whose changes are nobody's.
+    pub fn of_copy(files: &Files) -> Self {
+        let life = Life::new(None, Rng::new(0, 0));
+        Self { files: files.snapshot(), life, snapshots: None, checker: None }
+    }
+
+    /// One of the changes by which sectors may be let go.
+    fn replace(&self, change: impl FnOnce(&Files)) -> Result<(), JournalError> {
+        let done = self.change(change);
+        self.checker.iter().for_each(|checker| checker.nothing_is_lost("after a change of the agent's files"));
+        done
+    }
+
     fn change(&self, change: impl FnOnce(&Files)) -> Result<(), JournalError> {
         if let Some(snapshots) = &self.snapshots
             && snapshots.rng.once_in(CHANGES_PER_SNAPSHOT)
@@ -136,16 +152,19 @@ impl Records for SimRecords {
         Ok(self.files.records.lock().get(name).cloned())
     }
     fn save(&mut self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
-        self.change(|files| files.save(name, bytes))
+        self.replace(|files| files.save(name, bytes))
     }
     fn remove(&mut self, name: &str) -> Result<(), JournalError> {
-        self.change(|files| files.remove(name))
+        self.replace(|files| files.remove(name))
     }
     fn read_log(&mut self, name: &str, each: &mut EachEntry<'_>) -> Result<(), JournalError> {
         self.files.logs.lock().get(name).into_iter().flatten().try_for_each(|entry| each(entry))
     }
     fn append(&mut self, name: &str, entry: &[u8]) -> Result<(), JournalError> {
-        self.change(|files| files.logs.lock().entry(name.into()).or_default().push(entry.to_vec()))
+        self.change(|files| {
+            files.logs.lock().entry(name.into()).or_default().push(entry.to_vec());
+            self.checker.iter().filter(|_| name == SEGMENTS).for_each(|checker| checker.stored(entry));
+        })
     }
 }
 
@@ -218,10 +237,18 @@ pub struct Odds {
     pub source_errors: u64,
     /// A target's write fails.
     pub target_errors: u64,
-    /// A target's write is said to be done and is not.
+    /// A target's write is said to be done and is not: it is gone at once, or can be read until the next flush.
     pub target_lies: u64,
     /// A target's read gives a flipped bit.
     pub target_flips: u64,
+    /// A target's flush fails, and half of what it was to bring out never is.
+    pub target_sync_errors: u64,
+    /// A target can't be read.
+    pub target_read_errors: u64,
+    /// A target can't be looked at.
+    pub target_look_errors: u64,
+    /// A store fails in a way that is not said to pass.
+    pub store_fails: u64,
 }
 
 /// Objects that survive crashes.
@@ -250,6 +277,10 @@ impl SimStore {
         }
         if self.rng.once_in(odds.store_refuses) {
             return Err(StoreError::new(StoreErrorKind::Unavailable, format!("{what}: simulated 503")));
+        }
+        if self.rng.once_in(odds.store_fails) {
+            let kind = if self.rng.once_in(2) { StoreErrorKind::Denied } else { StoreErrorKind::Other };
+            return Err(StoreError::new(kind, format!("{what}: simulated")));
         }
         Ok(())
     }
@@ -285,7 +316,8 @@ impl SimStore {
     }
 }
 
-fn flip(bytes: &Bytes, rng: &Rng) -> Bytes {
+/// The same bytes but for one bit.
+pub fn flip(bytes: &Bytes, rng: &Rng) -> Bytes {
     let mut copy = bytes.to_vec();
     let at = rng.below(copy.len() as u64) as usize;
     copy[at] ^= 1 << rng.below(8);

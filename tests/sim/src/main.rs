@@ -83,20 +83,30 @@ fn run(args: &Args) -> anyhow::Result<()> {
     report(args.seeds, &judged)
 }
 
+/// So many seeds come to everything that is to be proven.
+const SEEDS_OF_ALL_KINDS: u64 = 100;
+
 fn report(seeds: u64, judged: &[(u64, Judgement)]) -> anyhow::Result<()> {
     let sum = |count: fn(&Judgement) -> u64| judged.iter().map(|(_, judgement)| count(judgement)).sum::<u64>();
     let (verified, crash) = (sum(|j| j.verified), sum(|j| j.crash_consistent));
-    println!("{verified} cycles verified, {crash} of them crash-consistent");
+    let while_written = sum(|j| j.crash_while_written);
+    println!(
+        "{verified} cycles verified, {crash} of them crash-consistent, {while_written} of a source that was written"
+    );
     let (twins, limits, grows) = (sum(|j| j.twins.into()), sum(|j| j.limits.into()), sum(|j| j.grows.into()));
     println!("{twins} seeds with a second hydrator, {limits} with limits on rates, {grows} with a source that grows");
     let (put_back, devices) = (sum(|j| j.put_back.into()), sum(|j| j.device.into()));
     println!("{put_back} seeds with an appliance that is put back, {devices} with a block device for a target");
+    println!("{} seeds with writes that the tracking does not see", sum(|j| j.blind.into()));
     let passed = sum(|j| j.violations.is_empty().into());
     println!("{passed} passed, {} failed", seeds - passed);
     if passed < seeds {
         let mut failed: Vec<u64> = judged.iter().filter(|(_, j)| !j.violations.is_empty()).map(|(s, _)| *s).collect();
         failed.sort_unstable();
         bail!("seeds that break a promise: {failed:?}; see one with --seed S");
+    }
+    if while_written == 0 && seeds >= SEEDS_OF_ALL_KINDS {
+        bail!("no cycle was proven to be one instant of a source that was written meanwhile");
     }
     Ok(())
 }

@@ -115,11 +115,14 @@ impl AgentApi for Wire<LocalAgent> {
         .await
     }
     async fn next(&self, disk: DiskId, request: NextRequest) -> ApiResult<NextReply> {
-        self.call(move |peer| {
+        let reply = self.call(move |peer| {
             let request = request.clone();
             async move { peer.next(disk, request).await }
-        })
-        .await
+        });
+        let reply = reply.await;
+        let verdict = reply.as_ref().ok().and_then(|reply| reply.verdict.as_ref());
+        verdict.into_iter().for_each(|verdict| self.checker.ended(verdict.cycle()));
+        reply
     }
     async fn open(&self, disk: DiskId, cycle: CycleNo, request: OpenRequest) -> ApiResult<OpenReply> {
         let (checker, life) = (self.checker.clone(), self.life.clone());

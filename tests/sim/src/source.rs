@@ -4,19 +4,21 @@
 //! sector holds is named by a number, from which its 512 bytes follow; 0 is a sector of zeros.
 
 mod tracker;
+mod workload;
 
 pub use tracker::SimTracker;
+pub use workload::workload;
 
 use crate::life::{Life, Step};
 use crate::rng::Rng;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_agent::source::{Source, SourceError};
+use sluice_agent::tracker::{Doubt, TrackingEpoch};
 use sluice_platform::AlignedBuf;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorBitmap, SectorCount};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// The 512 bytes that `value` names.
@@ -89,12 +91,29 @@ struct Inner {
     current: SectorBitmap,
     /// Swapped out and not released.
     pending: SectorBitmap,
+    /// Why marks of the running interval may be missing, and why those that were swapped out: said until that is released.
+    doubt: Option<Doubt>,
+    doubt_pending: Option<Doubt>,
     epoch: u64,
     /// How many sectors the kernel's tracking was begun for.
     tracked: u64,
     /// The number of the newest release in this epoch.
     released: u64,
     swaps: Vec<SwapMark>,
+}
+
+impl Inner {
+    fn epoch_name(&self) -> TrackingEpoch {
+        TrackingEpoch { run: [self.epoch as u8; 16], boot: [self.epoch as u8; 16] }
+    }
+
+    /// Marks a write, or says why it can't.
+    fn mark(&mut self, extent: Extent, unmarked: Option<&Doubt>) {
+        match unmarked {
+            None => self.current.set(extent),
+            Some(doubt) => _ = self.doubt.get_or_insert(doubt.clone()),
+        }
+    }
 }
 
 /// The disk; clones are the same disk.
@@ -126,6 +145,8 @@ impl ModelDisk {
             next_value,
             current: SectorBitmap::new(),
             pending: SectorBitmap::new(),
+            doubt: None,
+            doubt_pending: None,
             epoch: 1,
             tracked: sectors,
             released: 0,
@@ -143,13 +164,19 @@ impl ModelDisk {
         self.0.lock().values.clone()
     }
 
-    /// One write, from its queueing to its completion.
-    pub async fn write(&self, extent: Extent, zeros: bool, rng: &Rng) {
+    /// The tracking says that it may have missed something.
+    pub fn doubt(&self, why: Doubt) {
+        self.0.lock().doubt.get_or_insert(why);
+    }
+
+    /// One write, from its queueing to its completion. The tracking does not know the sectors of one that is `unmarked`, but says so,
+    /// for this reason, wherever it would mark it.
+    pub async fn write(&self, extent: Extent, zeros: bool, unmarked: Option<Doubt>, rng: &Rng) {
         let values: Vec<u64> = {
             let mut inner = self.0.lock();
             let first = inner.next_value;
             inner.next_value += extent.len.0;
-            inner.current.set(extent);
+            inner.mark(extent, unmarked.as_ref());
             let values: Vec<u64> = (0..extent.len.0).map(|i| if zeros { 0 } else { first + i }).collect();
             for (i, value) in values.iter().enumerate() {
                 inner.in_flight.entry(extent.start.0 + i as u64).or_default().push(*value);
@@ -179,7 +206,7 @@ impl ModelDisk {
                 }
             }
         }
-        inner.current.set(extent);
+        inner.mark(extent, unmarked.as_ref());
     }
 
     /// The values are on the medium; the number of this landing.
@@ -200,8 +227,8 @@ impl ModelDisk {
         let mut inner = self.0.lock();
         inner.epoch += 1;
         inner.released = 0;
-        inner.current = SectorBitmap::new();
-        inner.pending = SectorBitmap::new();
+        (inner.current, inner.pending) = Default::default();
+        (inner.doubt, inner.doubt_pending) = (None, None);
     }
 
     /// Somebody enlarges the disk. What is new holds zeros or, as on a volume that was used before, data.
@@ -224,6 +251,20 @@ impl ModelDisk {
             self.reboot();
             self.0.lock().tracked = sectors;
         }
+    }
+
+    /// The sectors that the tracking has for an agent which knows this run of it and its releases up to that number, or will
+    /// have at the end of a write that is on its way; `None` where that agent will be told of a doubt.
+    pub fn tracked_since(&self, epoch: Option<TrackingEpoch>, released: u64) -> Option<SectorBitmap> {
+        let inner = self.0.lock();
+        let doubted = inner.doubt.is_some() || inner.doubt_pending.is_some();
+        if epoch != Some(inner.epoch_name()) || inner.released > released || doubted {
+            return None;
+        }
+        let mut known: SectorBitmap = inner.in_flight.keys().map(|sector| Extent::new(*sector, 1)).collect();
+        known.union_with(&inner.current);
+        known.union_with(&inner.pending);
+        Some(known)
     }
 
     /// The newest swap at or before `at`.
@@ -253,6 +294,11 @@ impl ModelDisk {
         // Several things happen in one tick of the clock: all of its values count.
         let at_from = history.partition_point(|(at, _)| *at < from).saturating_sub(1);
         history[at_from..].iter().take_while(|(at, _)| *at <= to).any(|(_, v)| *v == value)
+    }
+
+    /// True where something landed after `from` and before `to`.
+    pub fn was_written(&self, from: Instant, to: Instant) -> bool {
+        self.0.lock().history.iter().flatten().any(|(at, _)| *at > from && *at < to)
     }
 
     /// The last values before which nobody will ask any more are let go.
@@ -320,26 +366,6 @@ impl Source for SimSource {
     }
     fn proven_at_rest(&self) -> bool {
         false
-    }
-}
-
-/// A write somewhere: mostly small and in hot places, now and then large.
-pub fn random_extent(sectors: u64, rng: &Rng) -> Extent {
-    let len = match rng.below(10) {
-        0 => 1,
-        1 => 1 + rng.below(200),
-        _ => 8,
-    };
-    let hot = sectors / 8;
-    let start = if rng.once_in(3) { rng.below(sectors) } else { rng.below(hot.max(1)) };
-    Extent::new(start, len.min(sectors - start))
-}
-
-/// Writes until told to stop.
-pub async fn workload(disk: ModelDisk, rng: Rng, mut stop: tokio::sync::watch::Receiver<bool>) {
-    while !*stop.borrow_and_update() {
-        disk.write(random_extent(disk.sectors().0, &rng), rng.once_in(9), &rng).await;
-        tokio::time::sleep(rng.pause(60) + Duration::from_millis(1)).await;
     }
 }
 

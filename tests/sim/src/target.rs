@@ -12,7 +12,7 @@ use sluice_hydrator::target::{Fingerprint, Target, TargetError, TargetErrorKind,
 use sluice_platform::AlignedBuf;
 use sluice_proto::wire::Work;
 use sluice_proto::{ByteCount, Extent, SECTOR_BYTES, Sector, SectorCount};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -22,6 +22,8 @@ struct Inner {
     durable: Vec<u8>,
     /// Sectors that were written and not flushed, with what each durable one still holds.
     unflushed: BTreeMap<u64, Vec<u8>>,
+    /// Those of them that read right, and that the medium never gets.
+    doomed: BTreeSet<u64>,
     changes: i64,
     /// Who has claimed the target: one at a time, whoever believes to own it.
     claimed: bool,
@@ -29,6 +31,48 @@ struct Inner {
     writer: WriterMark,
     /// A block device shows nothing of what was done to it.
     device: bool,
+    /// Sectors that somebody changed and that were not written since.
+    meddled: BTreeSet<u64>,
+}
+
+/// What shows of a target to whoever looks at it.
+pub struct Looks {
+    /// Its times and size.
+    pub fingerprint: Fingerprint,
+    /// Who began to write to it last, where it bears a mark.
+    pub writer: Option<WriterMark>,
+}
+
+impl Inner {
+    fn looks(&self) -> Looks {
+        let (size, changes) = (self.durable.len() as u64, self.changes);
+        match self.device {
+            true => Looks { fingerprint: Fingerprint { size, ..Fingerprint::default() }, writer: None },
+            false => Looks {
+                fingerprint: Fingerprint { size, inode: 1, modified_ns: changes, changed_ns: changes, activity: None },
+                writer: Some(self.writer),
+            },
+        }
+    }
+
+    /// Brings out what was written, but for what the medium never gets. Where that `fails` half of the rest stays where it can be
+    /// read, and nobody brings it out any more.
+    fn flush(&mut self, fails: bool, rng: &Rng) {
+        let (unflushed, doomed) = (std::mem::take(&mut self.unflushed), std::mem::take(&mut self.doomed));
+        for (sector, data) in unflushed.into_iter().filter(|(sector, _)| !doomed.contains(sector)) {
+            if fails && rng.once_in(2) {
+                self.unflushed.insert(sector, data);
+                self.doomed.insert(sector);
+            } else {
+                self.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
+            }
+        }
+    }
+
+    fn sector(&self, sector: u64) -> &[u8] {
+        let durable = || &self.durable[sector as usize * SECTOR..][..SECTOR];
+        self.unflushed.get(&sector).map_or_else(durable, Vec::as_slice)
+    }
 }
 
 /// The medium; clones are the same medium.
@@ -56,6 +100,23 @@ impl Medium {
         bytes
     }
 
+    /// The values of all sectors, each by one word: sectors are written whole.
+    pub fn values(&self) -> Vec<u64> {
+        let inner = self.0.lock();
+        let value = |sector| u64::from_le_bytes(inner.sector(sector)[8..16].try_into().unwrap_or_default());
+        (0..(inner.durable.len() / SECTOR) as u64).map(value).collect()
+    }
+
+    /// Sectors that somebody changed behind the hydrator's back, and that were not written since.
+    pub fn meddled(&self) -> BTreeSet<u64> {
+        self.0.lock().meddled.clone()
+    }
+
+    /// What shows of it.
+    pub fn looks(&self) -> Looks {
+        self.0.lock().looks()
+    }
+
     /// The machine crashes: each sector that was not flushed is kept or lost by itself.
     pub fn crash(&self, rng: &Rng) {
         let mut inner = self.0.lock();
@@ -63,13 +124,14 @@ impl Medium {
             // Another machine's hydrator has it, and that machine lives.
             return;
         }
-        let unflushed = std::mem::take(&mut inner.unflushed);
+        let (unflushed, doomed) = (std::mem::take(&mut inner.unflushed), std::mem::take(&mut inner.doomed));
         for (sector, data) in unflushed {
-            if rng.once_in(2) {
+            if rng.once_in(2) && !doomed.contains(&sector) {
                 inner.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
             }
         }
-        inner.changes += 1;
+        // Often nothing shows of it: the times on the medium are those that the last flush brought out.
+        inner.changes += i64::from(rng.once_in(2));
     }
 
     /// Somebody changes a sector behind the hydrator's back.
@@ -81,6 +143,7 @@ impl Medium {
         let at = rng.below(inner.durable.len() as u64) as usize;
         inner.durable[at] ^= 0x55;
         inner.unflushed.remove(&((at / SECTOR) as u64));
+        inner.meddled.insert((at / SECTOR) as u64);
         inner.changes += 1;
     }
 }
@@ -101,6 +164,13 @@ impl Drop for SimTarget {
 }
 
 impl SimTarget {
+    fn look(&self) -> Result<Looks, TargetError> {
+        if self.rng.once_in(self.odds.lock().target_look_errors) {
+            return Err(TargetError::new(TargetErrorKind::Io, "simulated: it can't be looked at"));
+        }
+        Ok(self.medium.looks())
+    }
+
     async fn put(&self, at: Sector, bytes: &[u8]) -> Result<(), TargetError> {
         let step = self.life.step();
         if step == Step::NotDone {
@@ -109,7 +179,9 @@ impl SimTarget {
         if self.rng.once_in(self.odds.lock().target_errors) {
             return Err(TargetError::new(TargetErrorKind::Full, "simulated full target"));
         }
-        if step == Step::Go && self.rng.once_in(self.odds.lock().target_lies) {
+        let lies = step == Step::Go && self.rng.once_in(self.odds.lock().target_lies);
+        let dooms = lies && self.rng.once_in(2);
+        if lies && !dooms {
             return Ok(());
         }
         let torn = step == Step::DoneUnheard;
@@ -118,7 +190,10 @@ impl SimTarget {
             inner.changes += 1;
             for (i, sector) in bytes.chunks(SECTOR).enumerate() {
                 if !torn || self.rng.once_in(2) {
-                    inner.unflushed.insert(at.0 + i as u64, sector.to_vec());
+                    let at = at.0 + i as u64;
+                    inner.unflushed.insert(at, sector.to_vec());
+                    inner.meddled.remove(&at);
+                    _ = if dooms { inner.doomed.insert(at) } else { inner.doomed.remove(&at) };
                 }
             }
         }
@@ -148,13 +223,13 @@ impl Target for SimTarget {
         if self.rng.once_in(4) {
             tokio::time::sleep(self.rng.pause(3)).await;
         }
+        if self.rng.once_in(self.odds.lock().target_read_errors) {
+            return Err(TargetError::new(TargetErrorKind::Io, "simulated read error"));
+        }
         buf.clear();
         let inner = self.medium.0.lock();
         for sector in extent.start.0..extent.end().0 {
-            match inner.unflushed.get(&sector) {
-                Some(data) => buf.extend_from_slice(data),
-                None => buf.extend_from_slice(&inner.durable[sector as usize * SECTOR..][..SECTOR]),
-            }
+            buf.extend_from_slice(inner.sector(sector));
         }
         if self.rng.once_in(self.odds.lock().target_flips) {
             let at = self.rng.below(buf.len() as u64) as usize;
@@ -168,31 +243,20 @@ impl Target for SimTarget {
     async fn sync(&self) -> Result<(), TargetError> {
         tokio::time::sleep(self.rng.pause(10)).await;
         let step = self.life.step();
+        let fails = self.rng.once_in(self.odds.lock().target_sync_errors);
         if step != Step::NotDone {
-            let mut inner = self.medium.0.lock();
-            let unflushed = std::mem::take(&mut inner.unflushed);
-            for (sector, data) in unflushed {
-                inner.durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
-            }
+            self.medium.0.lock().flush(fails, &self.rng);
         }
         if step != Step::Go {
             std::future::pending::<()>().await;
         }
-        Ok(())
+        if fails { Err(TargetError::new(TargetErrorKind::Io, "simulated failed flush")) } else { Ok(()) }
     }
     async fn fingerprint(&self) -> Result<Fingerprint, TargetError> {
-        let inner = self.medium.0.lock();
-        let size = inner.durable.len() as u64;
-        Ok(match inner.device {
-            true => Fingerprint { size, ..Fingerprint::default() },
-            false => {
-                Fingerprint { size, inode: 1, modified_ns: inner.changes, changed_ns: inner.changes, activity: None }
-            }
-        })
+        self.look().map(|looks| looks.fingerprint)
     }
     async fn marked_by(&self) -> Result<Option<WriterMark>, TargetError> {
-        let inner = self.medium.0.lock();
-        Ok((!inner.device).then_some(inner.writer))
+        self.look().map(|looks| looks.writer)
     }
     async fn mark(&self, by: WriterMark) -> Result<bool, TargetError> {
         if self.medium.is_device() {
@@ -251,6 +315,7 @@ impl TargetFactory for SimTargets {
         }
         inner.durable = vec![0; work.size.sectors_ceil().bytes().0 as usize];
         inner.unflushed.clear();
+        inner.doomed.clear();
         inner.changes += 1;
         Ok(())
     }

@@ -67,6 +67,8 @@ struct World {
     twins_files: Option<Files>,
     /// Chance for policies with limits on rates; `None` in seeds that have no such.
     limits: Option<Rng>,
+    /// Chance for writes that the tracking does not see, and says so; `None` in seeds that have no such.
+    blind: Option<Rng>,
     /// Chance for a source that grows; `None` in seeds that have no such.
     growth: Option<Rng>,
     /// Chance for an appliance whose machine is put back to a snapshot; `None` in seeds that have no such.
@@ -86,6 +88,8 @@ struct World {
     agents_way: Running<LocalAgent>,
     hydrators_way: Running<LocalHydrator>,
     operators_way: Running<LocalOperator>,
+    /// The hydrator that runs now.
+    hydrators_life: Mutex<Option<Life>>,
     clock: Arc<SimClock>,
     /// True while processes are killed.
     stormy: Arc<Mutex<bool>>,
@@ -124,19 +128,25 @@ impl World {
         // What another hydrator, or a person, does to a device shows only in a scrub.
         let medium = Medium::new(twins_files.is_none() && Rng::new(seed, 8).once_in(4));
         let (agent_files, data_key) = (Files::default(), DataKey::new([7; 32]));
-        let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), data_key.clone());
+        let hydrator_files = Files::default();
+        let hydrators = std::iter::once(&hydrator_files).chain(&twins_files).cloned().collect();
+        let checker = Checker::new(disk.clone(), medium.clone(), agent_files.clone(), hydrators, data_key.clone());
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
         let (limits, growth, put_back) = (Rng::new(seed, 3), Rng::new(seed, 6), Rng::new(seed, 7));
+        let (blind, first) = (Rng::new(seed, 10), odds(&rng));
+        // A first copy is few writes: in some seeds it goes to a target that lies all the time.
+        let first_lies = Rng::new(seed, 11).once_in(6).then_some(12);
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
-            odds: Arc::new(Mutex::new(odds(&rng))),
+            odds: Arc::new(Mutex::new(Odds { target_lies: first_lies.unwrap_or(first.target_lies), ..first })),
             disk,
             medium,
             agent_files,
-            hydrator_files: Files::default(),
+            hydrator_files,
             twins_files,
             limits: limits.once_in(3).then_some(limits),
+            blind: blind.once_in(3).then_some(blind),
             growth: growth.once_in(3).then_some(growth),
             put_back: put_back.once_in(3).then_some(put_back),
             appliances_backup: Mutex::default(),
@@ -150,6 +160,7 @@ impl World {
             agents_way: Running::default(),
             hydrators_way: Running::default(),
             operators_way: Running::default(),
+            hydrators_life: Mutex::default(),
             clock: Arc::new(clock),
             stormy: Arc::new(Mutex::new(true)),
             segment_bytes: [1, 500_000, SEGMENT_BYTES_TARGET][Rng::new(seed, 4).below(3) as usize],
@@ -162,7 +173,8 @@ impl World {
     async fn play(self: Arc<Self>) -> Judgement {
         let (stop_writes, writes) = watch::channel(false);
         let writers: Vec<_> = (0..3)
-            .map(|i| tokio::spawn(workload(self.disk.clone(), Rng::new(self.rng.next(), i), writes.clone())))
+            .map(|i| (self.disk.clone(), Rng::new(self.rng.next(), i), self.blind.clone(), writes.clone()))
+            .map(|(disk, rng, blind, stop)| tokio::spawn(workload(disk, rng, blind, stop)))
             .collect();
         let mut nodes = vec![
             tokio::spawn(self.clone().keep_alive("appliance", Self::appliance)),
@@ -195,6 +207,7 @@ impl World {
             twins: self.twins_files.is_some(),
             limits: self.limits.is_some(),
             grows: self.growth.is_some(),
+            blind: self.blind.is_some(),
             put_back: self.put_back.is_some(),
             device: self.medium.is_device(),
             ..self.checker.judgement()
@@ -262,6 +275,9 @@ impl World {
             let operations = (stormy && self.rng.once_in(2)).then(|| self.rng.below(120));
             let life = Life::new(operations, Rng::new(self.rng.next(), 9));
             self.checker.note(&format!("{name} starts"));
+            if name == "hydrator" {
+                *self.hydrators_life.lock() = Some(life.clone());
+            }
             let mut task = start(&self, life.clone());
             let killed_at = match stormy {
                 true => Duration::from_millis(500) + self.rng.pause(20_000),

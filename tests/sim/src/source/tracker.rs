@@ -1,6 +1,7 @@
 //! The kernel's tracking of the model disk.
 
 use super::{ModelDisk, SwapMark};
+use crate::check::Checker;
 use crate::life::{Life, Step};
 use sluice_agent::tracker::{Doubt, Swap, Tracker, TrackerError, TrackingEpoch};
 use sluice_proto::cycle::TrackerKind;
@@ -13,13 +14,19 @@ pub struct SimTracker {
     /// How many it was attached for: it sees no others.
     sectors: SectorCount,
     life: Life,
+    checker: Checker,
 }
 
 impl SimTracker {
     /// Attaches; the doubt is that of the real tracker.
-    pub fn attach(disk: ModelDisk, life: Life, expect: Option<TrackingEpoch>) -> (Self, Option<Doubt>) {
+    pub fn attach(
+        disk: ModelDisk,
+        life: Life,
+        checker: Checker,
+        expect: Option<TrackingEpoch>,
+    ) -> (Self, Option<Doubt>) {
         disk.track();
-        let tracker = Self { sectors: disk.sectors(), disk, life };
+        let tracker = Self { sectors: disk.sectors(), disk, life, checker };
         let doubt = match expect {
             None => Some(Doubt::Begun),
             Some(epoch) if epoch == tracker.epoch() => None,
@@ -28,10 +35,10 @@ impl SimTracker {
         (tracker, doubt)
     }
 
-    fn seen(&self, marked: &SectorBitmap) -> Swap {
+    fn seen(&self, marked: &SectorBitmap, doubt: &Option<Doubt>) -> Swap {
         let mut dirty = marked.clone();
         dirty.truncate(self.sectors);
-        Swap { dirty, doubt: None }
+        Swap { dirty, doubt: doubt.clone() }
     }
 }
 
@@ -46,13 +53,16 @@ impl Tracker for SimTracker {
         let mut inner = self.disk.0.lock();
         let current = std::mem::take(&mut inner.current);
         inner.pending.union_with(&current);
+        let doubt = inner.doubt.take();
+        inner.doubt_pending = inner.doubt_pending.take().or(doubt);
         let values = inner.settled.iter().map(|(_, value)| *value).collect();
         let mark = SwapMark { at: Instant::now(), values, in_flight: inner.in_flight.clone(), forgotten: None };
         inner.swaps.push(mark);
-        Ok(self.seen(&inner.pending))
+        Ok(self.seen(&inner.pending, &inner.doubt_pending))
     }
     fn peek(&mut self) -> Result<Swap, TrackerError> {
-        Ok(self.seen(&self.disk.0.lock().current))
+        let inner = self.disk.0.lock();
+        Ok(self.seen(&inner.current, &inner.doubt))
     }
     fn release(&mut self, number: u64) -> Result<(), TrackerError> {
         let step = self.life.step();
@@ -63,13 +73,14 @@ impl Tracker for SimTracker {
         inner.released = number;
         // Cut off behind its end, or after the number was noted.
         if step == Step::Go || number.is_multiple_of(2) {
-            inner.pending = SectorBitmap::new();
+            (inner.pending, inner.doubt_pending) = (SectorBitmap::new(), None);
         }
+        drop(inner);
+        self.checker.nothing_is_lost("after a release");
         Ok(())
     }
     fn epoch(&self) -> TrackingEpoch {
-        let epoch = self.disk.0.lock().epoch;
-        TrackingEpoch { run: [epoch as u8; 16], boot: [epoch as u8; 16] }
+        self.disk.0.lock().epoch_name()
     }
     fn released(&self) -> u64 {
         self.disk.0.lock().released

@@ -2,16 +2,18 @@
 
 use super::{POLICY, World};
 use crate::life::Life;
-use crate::machine::{Files, Odds, SimRecords};
+use crate::machine::{Files, Odds, SimRecords, flip};
 use crate::rng::Rng;
 use futures_util::FutureExt;
 use sluice_agent::journal::Journal;
+use sluice_agent::tracker::Doubt;
 use sluice_appliance::repository::Repository;
 use sluice_client::OperatorApi;
 use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
 use sluice_proto::Generation;
 use sluice_proto::env::Entropy;
 use sluice_proto::keys::{DataKey, KeyEnvelope, SigningKey};
+use sluice_proto::manifest::MANIFEST_NAME;
 use sluice_proto::wire::{PolicyView, WindowView};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,7 +21,27 @@ use tokio::time::Instant;
 impl World {
     /// What befalls the machines beside the deaths of processes.
     pub(super) async fn storm(&self, length: Duration) {
-        tokio::join!(self.befall(length), self.grow_now_and_then(), self.take_snapshots(length));
+        tokio::join!(
+            self.befall(length),
+            self.grow_now_and_then(),
+            self.take_snapshots(length),
+            self.cut_comparisons_off(length)
+        );
+    }
+
+    /// Kills the hydrator, and often its machine, soon after a comparison, before the cycle that is planned by it has flushed anything:
+    /// what was compared must be there for good.
+    async fn cut_comparisons_off(&self, length: Duration) {
+        let (end, mut seen) = (Instant::now() + length, None);
+        while Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(50) + self.rng.pause(400)).await;
+            let compared = ledger_of(&self.hydrator_files).and_then(|ledger| ledger.compared);
+            if compared != seen && compared.is_some() && self.rng.once_in(2) {
+                self.checker.note("killed behind a comparison");
+                self.hydrators_life.lock().iter().for_each(Life::kill);
+            }
+            seen = compared;
+        }
     }
 
     async fn befall(&self, length: Duration) {
@@ -40,9 +62,32 @@ impl World {
                     self.checker.note("target tampered with");
                     self.medium.tamper(&self.rng);
                 }
+                4 => self.harm_an_object(),
                 _ => {}
             }
         }
+    }
+
+    /// An object of the cache store rots or is gone, as often as not a manifest.
+    fn harm_an_object(&self) {
+        let mut objects = self.objects.lock();
+        let manifests = objects.keys().filter(|key| key.ends_with(MANIFEST_NAME)).cloned().collect::<Vec<_>>();
+        let keys = match manifests.is_empty() || self.rng.once_in(2) {
+            true => objects.keys().cloned().collect(),
+            false => manifests,
+        };
+        if keys.is_empty() {
+            return;
+        }
+        let key = &keys[self.rng.below(keys.len() as u64) as usize];
+        let rots = self.rng.once_in(2);
+        match objects.get_mut(key).filter(|_| rots) {
+            Some(bytes) => *bytes = flip(bytes, &self.rng),
+            None => _ = objects.remove(key),
+        }
+        drop(objects);
+        self.checker.note(&format!("{key} {}", if rots { "rots" } else { "is gone" }));
+        self.checker.store_forgets();
     }
 
     /// True while no hydrator is about to write and the one holds a fingerprint of the target. Who changes a target in the
@@ -64,12 +109,24 @@ impl World {
                 *self.operators_way.lock() = None;
                 self.put_appliance_back();
             }
-            "hydrator" | "twin" if self.rng.once_in(2) => self.medium.crash(&self.rng),
+            "hydrator" | "twin" => {
+                if self.rng.once_in(2) {
+                    self.medium.crash(&self.rng);
+                    self.checker.nothing_is_lost("after a crash of the target's machine");
+                }
+                if *self.stormy.lock() && self.rng.once_in(4) {
+                    // So that a cycle that was cut short is not gone on with, and what was written of it and not flushed stays.
+                    self.harm_an_object();
+                    // And is compared: somebody sends a command past the block layer, which changes nothing.
+                    self.blind.iter().for_each(|_| self.disk.doubt(Doubt::Passthrough));
+                }
+            }
             "agent" if *self.stormy.lock() => match self.rng.below(12) {
                 0 => {
                     self.checker.note("source machine reboots");
                     self.disk.reboot();
                     self.agent_files.power_cut(&self.rng);
+                    self.checker.agent_is_changed();
                 }
                 1 if self.newest.lock().is_none() => self.rotate_key(),
                 2..=4 => self.restore_backup(),
@@ -94,6 +151,7 @@ impl World {
         }
         self.checker.note("the agent's state is put back to an older one");
         self.agent_files.restore(&backup);
+        self.checker.agent_is_changed();
         if let Some(made) = backup.made {
             self.disk.forget_swaps_since(made);
         }
@@ -175,12 +233,14 @@ impl World {
     /// The admin rotates the disk's data key while the agent is down.
     fn rotate_key(&self) {
         let life = Life::new(self.rng.once_in(4).then(|| self.rng.below(8)), Rng::new(self.rng.next(), 9));
-        let records = Box::new(SimRecords { files: self.agent_files.clone(), life, snapshots: None });
+        let checker = Some(self.checker.clone());
+        let records = Box::new(SimRecords { files: self.agent_files.clone(), life, snapshots: None, checker });
         let Ok(Ok(mut journal)) = Journal::open(records) else { return };
         let Ok((key, envelope)) = self.next_key(&journal) else { return };
         let generation = envelope.generation;
         // It may be cut off, like any other process.
         let done = journal.rotate(&key, envelope).is_ok();
+        self.checker.agent_is_changed();
         self.checker.note(&format!("key rotation to {generation:?}: {done}"));
     }
 
@@ -243,6 +303,10 @@ pub(super) fn odds(rng: &Rng) -> Odds {
         source_errors: some(200),
         target_errors: some(400),
         target_flips: some(600),
-        target_lies: some(900),
+        target_lies: some(150),
+        target_sync_errors: some(150),
+        target_read_errors: some(900),
+        target_look_errors: some(300),
+        store_fails: some(120),
     }
 }

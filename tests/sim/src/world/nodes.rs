@@ -99,6 +99,7 @@ impl World {
             Some(newest) => {
                 self.checker.note("the newest state is put back");
                 self.agent_files.restore(&newest);
+                self.checker.agent_is_changed();
                 if let Some(made) = newest.made {
                     self.disk.recall_swaps_until(made);
                 }
@@ -110,14 +111,17 @@ impl World {
 
     fn make_agent(&self, life: &Life, stop: watch::Receiver<bool>) -> Result<DiskAgent, String> {
         let snapshots = Some(Snapshots { newest: self.backup.clone(), rng: self.rng.clone() });
-        let records = Box::new(SimRecords { files: self.agent_files.clone(), life: life.clone(), snapshots });
+        let (files, checker) = (self.agent_files.clone(), Some(self.checker.clone()));
+        let records = Box::new(SimRecords { files, life: life.clone(), snapshots, checker });
         let signer = SigningKey::from_seed(&[3; 32]);
         let size = self.disk.sectors().bytes();
         let journal = match Journal::open(records).map_err(|e| e.to_string())? {
             Ok(mut journal) => {
                 if journal.identity().size < size {
                     let (key, envelope) = self.next_key(&journal)?;
-                    journal.grow(size, &key, envelope).map_err(|e| e.to_string())?;
+                    let grown = journal.grow(size, &key, envelope);
+                    self.checker.agent_is_changed();
+                    grown.map_err(|e| e.to_string())?;
                 }
                 journal
             }
@@ -129,7 +133,8 @@ impl World {
                 Journal::create(records, identity).map_err(|e| e.to_string())?
             }
         };
-        let (tracker, doubt) = SimTracker::attach(self.disk.clone(), life.clone(), journal.identity().epoch);
+        let (disk, checker, epoch) = (self.disk.clone(), self.checker.clone(), journal.identity().epoch);
+        let (tracker, doubt) = SimTracker::attach(disk, life.clone(), checker, epoch);
         let source = Arc::new(SimSource {
             disk: self.disk.clone(),
             size,
