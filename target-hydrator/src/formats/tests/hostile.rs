@@ -153,6 +153,44 @@ fn a_guest_s_sector_that_looks_like_a_footer_is_none() {
     }
 }
 
+#[test]
+fn a_vhdx_that_names_a_region_or_an_item_twice_is_refused() {
+    let (mut file, len) = (MemDisk::default(), 64 * MIB);
+    run_steps(&mut file, new_layout(Format::VhdxDynamic, len).steps()).expect("layout");
+    let mut bytes = vec![0; file.len() as usize];
+    super::super::ReadAt::read_at(&file, 0, &mut bytes).expect("reads");
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        mend_checksums(&mut bytes);
+        let opened = open_as(Format::VhdxDynamic, &&bytes[..], ByteCount(bytes.len() as u64));
+        opened.err().map(|error| error.to_string())
+    };
+    assert_eq!(refused(&|_| {}), None);
+    // A third entry in both region tables, which is the first once more, at another place.
+    let region_twice = refused(&|bytes| {
+        bytes.resize(bytes.len() + 2 * MIB as usize, 0);
+        let end = bytes.len() as u64 - MIB;
+        for table in [192 << 10, 256 << 10] {
+            bytes[table + 8] = 3;
+            bytes.copy_within(table + 16..table + 48, table + 80);
+            bytes[table + 96..table + 104].copy_from_slice(&end.to_le_bytes());
+            bytes[table + 104..table + 108].copy_from_slice(&(MIB as u32).to_le_bytes());
+        }
+    });
+    assert!(region_twice.as_ref().is_some_and(|text| text.contains("one region twice")), "{region_twice:?}");
+    // The tables say different things.
+    let tables_differ = refused(&|bytes| bytes[(256 << 10) + 44] ^= 1);
+    assert!(tables_differ.as_ref().is_some_and(|text| text.contains("not the same")), "{tables_differ:?}");
+    // The last item's id becomes the first one's.
+    let item_twice = refused(&|bytes| {
+        let table = 2 * MIB as usize;
+        let count = usize::from(bytes[table + 10]);
+        bytes.copy_within(table + 32..table + 48, table + 32 * count);
+    });
+    assert!(item_twice.as_ref().is_some_and(|text| text.contains("twice")), "{item_twice:?}");
+}
+
 /// Makes a VHD structure's checksum, at `at`, right.
 pub(super) fn mend_vhd(part: &mut [u8], at: usize) {
     part[at..at + 4].fill(0);
