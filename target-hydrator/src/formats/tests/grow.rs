@@ -3,7 +3,7 @@
 use super::super::{LiveImage, Step, check_growth, grow, open_as};
 use super::disk::MemDisk;
 use super::hostile::{VHD_BLOCK, forged_footer};
-use super::in_place::{Batch, Model, assert_reads_as, open_live};
+use super::in_place::{Batch, Model, assert_reads_as, open_live, put};
 use super::qemu::{assert_others_read, driver, qemu_ok, text};
 use super::*;
 use sluice_proto::Extent;
@@ -18,24 +18,15 @@ fn used_image(format: Format, size: u64, ids: &TestIds) -> (MemDisk, Model) {
     if format == Format::VhdDynamic {
         let lasts = (1..=size / VHD_BLOCK).map(|blocks| Extent::new(blocks * VHD_BLOCK / 512 - 1, 1));
         let writes = lasts.zip([true, false].into_iter().cycle()).map(|(disk, fixed)| (disk, forged_footer(fixed)));
-        let batch = Batch { writes: writes.collect(), zeros: vec![] };
-        let len = file.len();
-        let mut live = open_live(format, &mut file, len, ids);
-        let steps = batch.steps(&file, &mut live, ids);
-        run_steps(&mut file, steps).expect("steps");
-        batch.apply(&mut model);
+        put(format, &mut file, &mut model, &Batch { writes: writes.collect(), zeros: vec![] }, ids);
     }
     (file, model)
 }
 
 fn write(format: Format, file: &mut MemDisk, model: &mut Model, sectors: u64, ids: &TestIds) {
-    let size = file.len();
-    let mut live = open_live(format, file, size, ids);
     let mut batch = Batch::random(ids, sectors - 16, 5, 300);
     batch.writes.push((Extent::new(sectors - 9, 9), ids.bytes(9 * 512)));
-    let steps = batch.steps(file, &mut live, ids);
-    run_steps(file, steps).expect("steps");
-    batch.apply(model);
+    put(format, file, model, &batch, ids);
 }
 
 /// The steps that grow an image which is mended, as the hydrator has them.

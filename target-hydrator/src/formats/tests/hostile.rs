@@ -2,7 +2,7 @@
 
 use super::super::{Format, LiveImage, Step, open, open_as};
 use super::disk::MemDisk;
-use super::in_place::{Batch, Model, assert_reads_as, open_live};
+use super::in_place::{Batch, Model, assert_reads_as, open_live, put};
 use super::*;
 use proptest::prelude::*;
 use sluice_proto::Extent;
@@ -28,8 +28,12 @@ fn sample(format: Format, steps_max: usize) -> Vec<u8> {
     let batch = Batch::random(&ids, 8 * MIB / 512, 4, 100);
     let steps = batch.steps(&file, &mut live, &ids);
     run_steps(&mut file, steps.into_iter().take(steps_max)).expect("steps");
+    bytes_of(&file)
+}
+
+fn bytes_of(file: &MemDisk) -> Vec<u8> {
     let mut bytes = vec![0; file.len() as usize];
-    super::super::ReadAt::read_at(&file, 0, &mut bytes).expect("reads");
+    super::super::ReadAt::read_at(file, 0, &mut bytes).expect("reads");
     bytes
 }
 
@@ -136,12 +140,8 @@ fn a_guest_s_sector_that_looks_like_a_footer_is_none() {
         let (mut file, mut model) = (MemDisk::default(), Model::new(2 * VHD_BLOCK));
         run_steps(&mut file, new_layout(Format::VhdDynamic, 2 * VHD_BLOCK).steps()).expect("layout");
         let lasts = [1, 2].map(|blocks| (Extent::new(blocks * VHD_BLOCK / 512 - 1, 1), forged_footer(fixed)));
-        let batch = Batch { writes: lasts.to_vec(), zeros: vec![(Extent::new(0, 1))] };
-        let len = file.len();
-        let mut live = open_live(Format::VhdDynamic, &mut file, len, &ids);
-        let steps = batch.steps(&file, &mut live, &ids);
-        run_steps(&mut file, steps).expect("steps");
-        batch.apply(&mut model);
+        let batch = Batch { writes: lasts.to_vec(), zeros: vec![Extent::new(0, 1)] };
+        put(Format::VhdDynamic, &mut file, &mut model, &batch, &ids);
         // Cut off behind its last block, as by a crash while the file grew.
         let whole = file.len();
         run_steps(&mut file, [Step::SetLen(whole - 512), Step::Sync]).expect("cut off");
@@ -157,8 +157,7 @@ fn a_guest_s_sector_that_looks_like_a_footer_is_none() {
 fn a_vhdx_that_names_a_region_or_an_item_twice_is_refused() {
     let (mut file, len) = (MemDisk::default(), 64 * MIB);
     run_steps(&mut file, new_layout(Format::VhdxDynamic, len).steps()).expect("layout");
-    let mut bytes = vec![0; file.len() as usize];
-    super::super::ReadAt::read_at(&file, 0, &mut bytes).expect("reads");
+    let bytes = bytes_of(&file);
     let refused = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = bytes.clone();
         change(&mut bytes);

@@ -81,6 +81,15 @@ pub(super) fn open_live<F: ReadAt + WriteAt>(format: Format, file: &mut F, size:
     live
 }
 
+/// Opens an image, carries a batch out on it, and notes that in the model.
+pub(super) fn put(format: Format, file: &mut MemDisk, model: &mut Model, batch: &Batch, ids: &TestIds) {
+    let size = file.len();
+    let mut live = open_live(format, file, size, ids);
+    let steps = batch.steps(file, &mut live, ids);
+    run_steps(file, steps).expect("steps");
+    batch.apply(model);
+}
+
 /// Reads the whole disk and compares it with the model.
 pub(super) fn assert_reads_as(format: Format, file: &dyn ReadAt, size: u64, model: &Model) {
     let image = open_as(format, file, ByteCount(size)).expect("opens");
