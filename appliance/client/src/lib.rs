@@ -13,7 +13,7 @@ pub use https::{ClientError, ClientFiles, ClientOptions, HttpsClient};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sluice_proto::wire::{
-    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply,
+    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, Lease, NextReply, NextRequest, OpenReply,
     OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
@@ -60,6 +60,8 @@ pub trait HydratorApi: Send + Sync {
     async fn work(&self, request: WorkRequest) -> ApiResult<WorkReply>;
     /// Claims a disk: from now on only this lease's verdicts count.
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply>;
+    /// Whether a lease is the newest still, and its cycle not over.
+    async fn check_lease(&self, disk: DiskId, cycle: CycleNo, generation: Generation, lease: Lease) -> ApiResult<()>;
     /// Says which segments of an initial cycle are durably on the target.
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()>;
     /// Reports the end of a cycle.

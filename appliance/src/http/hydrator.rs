@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
-use sluice_proto::wire::{AppliedRequest, ClaimReply, VerdictRequest, WorkReply, WorkRequest};
+use sluice_proto::wire::{AppliedRequest, ClaimReply, Lease, VerdictRequest, WorkReply, WorkRequest};
 use sluice_proto::{CycleNo, DiskId};
 use std::sync::Arc;
 
@@ -30,6 +30,15 @@ pub(super) async fn claim(
 ) -> Answered<Json<ClaimReply>> {
     let service = port.service.clone();
     carried(async move { service.claim(&who, disk, cycle, generation).await }).await.map(Json)
+}
+
+pub(super) async fn check_lease(
+    State(port): Ours,
+    Extension(who): Who,
+    Place((disk, cycle, lease)): Place<(DiskId, CycleNo, Lease)>,
+    Asked(InGeneration { generation }): Asked<InGeneration>,
+) -> Answered<Json<serde_json::Value>> {
+    Ok(port.service.check_lease(&who, disk, cycle, generation, lease).await.map(|()| done())?)
 }
 
 pub(super) async fn applied(

@@ -21,6 +21,7 @@ pub(super) fn router(port: &Arc<Port>) -> Router {
         .route("/v1/disks/{disk}/cycles/{cycle}/digests/{part}", get(agent::digests).put(hydrator::put_digests))
         .route("/v1/work", post(hydrator::work))
         .route("/v1/disks/{disk}/cycles/{cycle}/claim", post(hydrator::claim))
+        .route("/v1/disks/{disk}/cycles/{cycle}/lease/{lease}", get(hydrator::check_lease))
         .route("/v1/disks/{disk}/cycles/{cycle}/applied", post(hydrator::applied))
         .route("/v1/disks/{disk}/cycles/{cycle}/verdict", post(hydrator::verdict))
         .route("/v1/disks", get(operator::disks))

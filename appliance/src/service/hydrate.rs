@@ -109,6 +109,25 @@ impl Service {
         Ok(ClaimReply { lease })
     }
 
+    /// Asked by a hydrator before it writes on: nobody has claimed the disk since, and the cycle is not over.
+    ///
+    /// # Errors
+    /// `NoSuchDisk`, `OldGeneration`, `WrongState`, `LeaseLost`, `BadRequest`.
+    pub async fn check_lease(
+        &self,
+        who: &Identity,
+        disk: DiskId,
+        cycle: CycleNo,
+        generation: Generation,
+        lease: Lease,
+    ) -> Reply<()> {
+        let cell = self.inner.hydrators_cell(who, disk).await?;
+        let state = cell.lock().await;
+        state.current(generation)?;
+        need_lease(&state, lease)?;
+        state.open(cycle).map(|_| ())
+    }
+
     /// Lets go of segments of an initial cycle that are durably on the target. They stay recorded, as the manifest will name
     /// them. What they fill of the store is given back at once and not only at the cycle's end.
     ///
@@ -119,7 +138,7 @@ impl Service {
         let cell = inner.hydrators_cell(who, disk).await?;
         let mut state = cell.lock().await;
         state.current(request.generation)?;
-        check_lease(&state, request.lease)?;
+        need_lease(&state, request.lease)?;
         let open = state.open(cycle)?;
         if open.record.kind != CycleKind::Initial || request.end.0 > open.blocks() {
             let message =
@@ -160,7 +179,7 @@ impl Service {
             }
         }
         state.open(cycle)?;
-        check_lease(&state, request.lease)?;
+        need_lease(&state, request.lease)?;
         let ending = judge(state.open(cycle)?, &request)?;
         inner.end(&cell, &mut state, ending).await
     }
@@ -265,7 +284,7 @@ fn work_of(state: &DiskState, open: &OpenCycle, shown_max: usize) -> Work {
     }
 }
 
-fn check_lease(state: &DiskState, lease: Lease) -> Reply<()> {
+fn need_lease(state: &DiskState, lease: Lease) -> Reply<()> {
     let known = state.record.lease;
     if lease < known {
         let message = format!(

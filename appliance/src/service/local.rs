@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sluice_client::{AgentApi, ApiResult, HydratorApi, OperatorApi};
 use sluice_proto::wire::{
-    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply,
+    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, Lease, NextReply, NextRequest, OpenReply,
     OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
@@ -99,6 +99,10 @@ impl HydratorApi for LocalHydrator {
 
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
         Ok(self.service.claim(&self.who, disk, cycle, generation).await?)
+    }
+
+    async fn check_lease(&self, disk: DiskId, cycle: CycleNo, generation: Generation, lease: Lease) -> ApiResult<()> {
+        Ok(self.service.check_lease(&self.who, disk, cycle, generation, lease).await?)
     }
 
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {

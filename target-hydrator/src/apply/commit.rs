@@ -1,6 +1,7 @@
 //! A committed cycle on its way to the target: checked, written, read back, compared, noted.
 
 use super::accept;
+use super::claim::Claim;
 use super::pipeline::{LANES, Pipeline, in_lanes};
 use super::segment::{Job, Opened};
 use super::session::Session;
@@ -34,6 +35,7 @@ pub(super) struct Committed {
     /// BLAKE3 of the manifest.
     pub hash: Digest,
     pub pipeline: Arc<Pipeline>,
+    pub claim: Claim,
 }
 
 /// Segments that were checked and are held until they are written, with the room that they take.
@@ -176,6 +178,9 @@ impl Session {
             if batch.is_empty() && written.is_none() && flushed.is_none() {
                 return Ok(tally);
             }
+            if !batch.is_empty() {
+                cycle.claim.check().await?;
+            }
             let write = |job: &Arc<Job>| cycle.pipeline.clone().write(job.clone(), held.opened.pop_front());
             let writes: Vec<_> = batch.iter().map(write).collect();
             let flush = async {
@@ -220,6 +225,9 @@ impl Session {
         loop {
             let batch = next_batch(&mut jobs, BATCH_BYTES, LANES);
             let last = batch.is_empty();
+            if !last {
+                cycle.claim.check().await?;
+            }
             let bring = |job: &Arc<Job>| {
                 let (pipeline, job, here) = (cycle.pipeline.clone(), job.clone(), present.next().unwrap_or(false));
                 // What is here already may be gone from the store: the digest of the whole stream proves it. So it does for a

@@ -3,6 +3,7 @@
 //! Segments are applied from the disk's start on without a gap, each checked in full before it is written. Whatever goes
 //! wrong here fails nothing: the commit tells which segments count, and what was not applied by then is applied then.
 
+use super::claim::Claim;
 use super::commit::{BATCH_BYTES, BATCH_SEGMENTS};
 use super::pipeline::{LANES, Pipeline, in_lanes};
 use super::segment::{Cycle, Job};
@@ -76,8 +77,8 @@ impl Session {
     ///
     /// # Errors
     /// The segments are left to the commit.
-    pub async fn stream(&mut self, work: &Work) -> Result<Option<Vec<String>>, Stop> {
-        let result = self.stream_step(work).await;
+    pub async fn stream(&mut self, work: &Work, claim: &Claim) -> Result<Option<Vec<String>>, Stop> {
+        let result = self.stream_step(work, claim).await;
         if result.is_err() {
             self.settle_target().await;
         }
@@ -90,7 +91,7 @@ impl Session {
         result
     }
 
-    async fn stream_step(&mut self, work: &Work) -> Result<Option<Vec<String>>, Stop> {
+    async fn stream_step(&mut self, work: &Work, claim: &Claim) -> Result<Option<Vec<String>>, Stop> {
         let pipeline = self.streaming(work).await?;
         let behind = self.streamed.as_mut().and_then(|streamed| streamed.behind.take());
         let applied = self.file.ledger.applied_end(work.cycle, work.generation);
@@ -98,6 +99,9 @@ impl Session {
         let batch = next_jobs(work, from, pipeline.cycle.stream);
         if batch.is_empty() && behind.is_none() {
             return Ok(None);
+        }
+        if !batch.is_empty() {
+            claim.check().await?;
         }
         let writes: Vec<_> = batch.iter().map(|job| pipeline.clone().check_and_write(job.clone())).collect();
         // Both come to their end, whatever the other does: what is noted as applied and the digest of it go together.
@@ -114,12 +118,11 @@ impl Session {
         let Some(streamed) = &mut self.streamed else { return Ok(()) };
         let (pipeline, behind) = (streamed.pipeline.clone(), streamed.behind.take());
         match self.prove_behind(&pipeline, behind).await {
-            Err(Stop::Later(why)) => Err(Stop::Later(why)),
             Err(Stop::Fail(failure)) => {
                 tracing::warn!(disk = %pipeline.cycle.disk, "to be written again: {}", failure.detail);
                 Ok(())
             }
-            Ok(_) => Ok(()),
+            other => other.map(|_| ()),
         }
     }
 

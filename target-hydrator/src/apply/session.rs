@@ -3,6 +3,7 @@
 use super::accept::{Facts, check_left_alone, check_untouched};
 use super::ahead::Ahead;
 use super::budget::Budget;
+use super::claim::Claim;
 use super::commit::Committed;
 use super::grow::shrunk;
 use super::initial::Streamed;
@@ -158,13 +159,13 @@ impl Session {
     /// Brings a committed cycle to its end: verified, or failed for a reason.
     ///
     /// # Errors
-    /// Only [`Stop::Later`] in effect: nothing was decided, the same work may be given again.
-    pub async fn apply(&mut self, work: &Work) -> Result<Report, String> {
-        let Some(hash) = work.manifest else { return Err("the cycle is not committed yet".to_owned()) };
+    /// [`Stop::Later`], where nothing was decided and the same work may be given again, and [`Stop::Lost`].
+    pub async fn apply(&mut self, work: &Work, claim: &Claim) -> Result<Report, Stop> {
+        let Some(hash) = work.manifest else { return Err(Stop::Later("the cycle is not committed yet".to_owned())) };
         let _goes_first = (work.kind != CycleKind::Initial).then(|| self.env.budget.delta());
         let mut report =
             Report { manifest: None, source_digest: None, outcome: failed(Failure::new(FailReason::Other, "")) };
-        let result = self.try_apply(work, hash, &mut report).await;
+        let result = self.try_apply(work, claim, hash, &mut report).await;
         self.env.progress.idle(work.disk);
         match result {
             Ok(verified) => {
@@ -172,20 +173,26 @@ impl Session {
                 self.env.spool.tidy(&folder, None).await;
                 Ok(verified)
             }
-            Err(Stop::Later(why)) => {
-                self.settle_target().await;
-                Err(why)
-            }
             Err(Stop::Fail(failure)) => {
-                self.note_failure(work, &failure).await.map_err(|e| e.to_string())?;
+                self.note_failure(work, &failure).await?;
                 report.outcome = failed(failure);
                 Ok(report)
+            }
+            Err(other) => {
+                self.settle_target().await;
+                Err(other)
             }
         }
     }
 
     /// The report of a verified cycle; `report` has what was found out of one that fails.
-    async fn try_apply(&mut self, work: &Work, hash: Digest, report: &mut Report) -> Result<Report, Stop> {
+    async fn try_apply(
+        &mut self,
+        work: &Work,
+        claim: &Claim,
+        hash: Digest,
+        report: &mut Report,
+    ) -> Result<Report, Stop> {
         let key = self.unlock(work).await?;
         let (reference, proof) = (CycleRef { cycle: work.cycle, manifest: hash }, key.proof(hash));
         if let Some(done) =
@@ -220,7 +227,8 @@ impl Session {
         let folder = cycle_folder(work.disk, work.generation, work.cycle);
         self.env.spool.tidy(&work.disk.to_string(), Some(&folder)).await;
         let pipeline = self.pipeline(work, key, manifest.suite, manifest.plan.count(), target);
-        let done = self.commit(Committed { manifest: Arc::new(manifest), hash, pipeline }).await?;
+        let (manifest, claim) = (Arc::new(manifest), claim.clone());
+        let done = self.commit(Committed { manifest, hash, pipeline, claim }).await?;
         Ok(Report::verified(&done, proof))
     }
 

@@ -13,6 +13,8 @@ pub enum Stop {
     Fail(Failure),
     /// Not now, in words: nothing was decided, and the same cycle is taken up again later.
     Later(String),
+    /// Not by us: the disk was given to another hydrator.
+    Lost,
 }
 
 /// Why a cycle failed.
@@ -45,7 +47,7 @@ impl Stop {
     pub(super) fn later(self) -> Self {
         match self {
             Self::Fail(failure) => Self::Later(failure.detail),
-            later @ Self::Later(_) => later,
+            other => other,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Cycles made by the real codecs, applied to a disk in memory.
 
 mod ahead;
+mod claimed;
 mod crash;
 mod flushed;
 mod forged;
@@ -11,7 +12,7 @@ mod meddled;
 mod unflushed;
 mod unsaved;
 
-use crate::apply::Report;
+use crate::apply::{Claim, Report};
 use crate::ledger::State;
 use crate::target::TargetErrorKind;
 use crate::testkit::{Bench, Shipped, Then};
@@ -23,7 +24,12 @@ use sluice_proto::{CycleNo, Digest, Extent, SectorBitmap};
 const SECTORS: u64 = 3 * 8192 + 700;
 
 async fn apply(bench: &Bench, shipped: &Shipped) -> Report {
-    bench.session(&shipped.work).await.apply(&shipped.work).await.expect("an outcome")
+    bench
+        .session(&shipped.work)
+        .await
+        .apply(&shipped.work, &Claim::unrivalled(&shipped.work))
+        .await
+        .expect("an outcome")
 }
 
 async fn verified(bench: &Bench, shipped: &Shipped) -> CycleRef {

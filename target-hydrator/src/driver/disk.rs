@@ -1,7 +1,7 @@
 //! One disk's task: claim, apply, report.
 
 use super::Pause;
-use crate::apply::{Environment, Failure, Report, Session, Stop};
+use crate::apply::{Claim, Environment, Failure, Report, Session, Stop};
 use sluice_client::{ApiError, HydratorApi};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{AppliedRequest, ErrorCode, Lease, Outcome, VerdictRequest, Work};
@@ -48,9 +48,9 @@ pub(super) struct DiskTask {
     settled: Option<(CycleNo, Option<Digest>)>,
     /// The cycle for which the digests were delivered.
     compared: Option<CycleNo>,
-    /// The cycle that was claimed before its commit, and the claim.
-    claimed: Option<(CycleNo, Lease)>,
-    /// Segments of that cycle that were applied under that claim, and of which the appliance does not know it yet.
+    /// The newest claim.
+    claimed: Option<Claim>,
+    /// Segments of its cycle that were applied under that claim, and of which the appliance does not know it yet.
     untold: Vec<String>,
     /// Up to where the appliance was told under that claim that the cycle is applied.
     told: BlockNo,
@@ -148,32 +148,32 @@ impl DiskTask {
         self.stream(work).await
     }
 
-    async fn claim(&mut self, work: &Work) -> Result<Lease, Next> {
-        match self.api.claim(work.disk, work.cycle, work.generation).await {
+    async fn claim(&mut self, work: &Work) -> Result<Claim, Next> {
+        match Claim::new(self.api.clone(), self.environment.progress.clone(), work).await {
             Ok(claim) => {
-                self.claimed = Some((work.cycle, claim.lease));
+                self.claimed = Some(claim.clone());
                 self.untold.clear();
                 self.told = BlockNo(0);
-                Ok(claim.lease)
+                Ok(claim)
             }
             Err(error) => Err(refused(&error)),
         }
     }
 
     async fn apply(&mut self, work: &Work) -> Next {
-        let lease = match self.claim(work).await {
-            Ok(lease) => lease,
+        let claim = match self.claim(work).await {
+            Ok(claim) => claim,
             Err(next) => return next,
         };
         let Some(session) = &mut self.session else { return Next::Go };
-        match session.apply(work).await {
-            Err(why) => Next::Retry(why),
+        match session.apply(work, &claim).await {
+            Err(stop) => stopped(stop),
             Ok(report) => {
                 if let Outcome::Failed { reason, detail, .. } = &report.outcome {
                     tracing::error!(disk = %self.disk, cycle = work.cycle.0, %reason, "the cycle failed: {detail}");
                 }
                 let (cycle, manifest, generation) = (work.cycle, work.manifest, work.generation);
-                self.pending = Some(Pending { cycle, manifest, generation, lease, report });
+                self.pending = Some(Pending { cycle, manifest, generation, lease: claim.lease, report });
                 self.report(work).await
             }
         }
@@ -221,8 +221,7 @@ impl DiskTask {
                 self.compared = Some(work.cycle);
                 Next::Go
             }
-            Err(Stop::Later(why)) => Next::Retry(why),
-            Err(Stop::Fail(failure)) => Next::Retry(failure.detail),
+            Err(stop) => stopped(stop),
         }
     }
 
@@ -236,6 +235,7 @@ impl DiskTask {
                 tracing::debug!(disk = %self.disk, "not checked ahead of the commit: {why}");
                 Next::Rest
             }
+            Err(Stop::Lost) => Next::Lost,
         }
     }
 
@@ -246,12 +246,12 @@ impl DiskTask {
         if !self.session.as_ref().is_some_and(|session| session.can_stream(work)) {
             return Next::Rest;
         }
-        let claim = match self.claimed.filter(|(cycle, _)| *cycle == work.cycle) {
-            Some((_, lease)) => Ok(lease),
+        let claim = match self.claimed.clone().filter(|claim| claim.cycle == work.cycle) {
+            Some(claim) => Ok(claim),
             None => self.claim(work).await,
         };
-        let lease = match claim {
-            Ok(lease) => lease,
+        let claim = match claim {
+            Ok(claim) => claim,
             // Not to be had before the commit: it is applied after it then.
             Err(next) => return next,
         };
@@ -259,12 +259,13 @@ impl DiskTask {
         // What the step before has proven is told while this one is made, but for what piles up. After a restart nobody knows
         // which of several attempts it was, but up to where: the appliance shows what lies behind that.
         let end = session.ledger().applied_end(work.cycle, work.generation);
-        let request = AppliedRequest { generation: work.generation, lease, end, names: self.untold.clone() };
+        let request =
+            AppliedRequest { generation: work.generation, lease: claim.lease, end, names: self.untold.clone() };
         let news = !request.names.is_empty() || end > work.applied.max(self.told);
         let step = async {
             match self.untold.len() > UNTOLD_MAX {
                 true => Ok(Some(Vec::new())),
-                false => session.stream(work).await,
+                false => session.stream(work, &claim).await,
             }
         };
         let tell = async { if news { tell_applied(&*self.api, work, request).await } else { Next::Go } };
@@ -284,11 +285,11 @@ impl DiskTask {
                 Next::Go
             }
             Ok(None) => Next::Rest,
-            Err(Stop::Later(why)) => Next::Retry(why),
             Err(Stop::Fail(failure)) => {
                 tracing::warn!(disk = %self.disk, "not applied ahead of the commit: {}", failure.detail);
                 Next::Rest
             }
+            Err(stop) => stopped(stop),
         }
     }
 }
@@ -305,6 +306,14 @@ async fn tell_applied(api: &dyn HydratorApi, work: &Work, request: AppliedReques
             Next::Go
         }
         Ok(()) => Next::Go,
+    }
+}
+
+/// What it means for the disk that a step did not come to its end.
+fn stopped(stop: Stop) -> Next {
+    match stop {
+        Stop::Later(why) | Stop::Fail(Failure { detail: why, .. }) => Next::Retry(why),
+        Stop::Lost => Next::Lost,
     }
 }
 

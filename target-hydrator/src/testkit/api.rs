@@ -25,6 +25,8 @@ struct Inner {
     answered: bool,
     /// Requests that find nobody.
     unreachable: u32,
+    /// How often a lease is still the newest before another hydrator claims the disk; 0 where none does.
+    claimed_by_another: u32,
     /// Words of applied segments for which the appliance's state has no room.
     no_room: u32,
 }
@@ -47,6 +49,10 @@ impl FakeApi {
     }
     pub fn be_unreachable(&self, count: u32) {
         self.inner.lock().unreachable = count;
+    }
+    /// Another hydrator claims the disk right before the lease is asked after for the `nth` time from now on.
+    pub fn be_claimed_by_another(&self, nth: u32) {
+        self.inner.lock().claimed_by_another = nth;
     }
     pub fn have_no_room(&self, count: u32) {
         self.inner.lock().no_room = count;
@@ -143,6 +149,21 @@ impl HydratorApi for FakeApi {
         let lease = inner.leases.entry(disk).or_default();
         *lease += 1;
         Ok(ClaimReply { lease: Lease(*lease) })
+    }
+
+    async fn check_lease(&self, disk: DiskId, _: CycleNo, _: Generation, lease: Lease) -> ApiResult<()> {
+        self.reach()?;
+        let mut inner = self.inner.lock();
+        if let Some(left) = inner.claimed_by_another.checked_sub(1) {
+            inner.claimed_by_another = left;
+            if left == 0 {
+                *inner.leases.entry(disk).or_default() += 1;
+            }
+        }
+        match inner.leases.get(&disk).copied().unwrap_or_default() == lease.0 {
+            true => Ok(()),
+            false => Err(WireError::new(ErrorCode::LeaseLost, "another hydrator has it").into()),
+        }
     }
 
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {

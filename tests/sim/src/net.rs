@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use sluice_appliance::service::{LocalAgent, LocalHydrator};
 use sluice_client::{AgentApi, ApiError, ApiResult, HydratorApi};
 use sluice_proto::wire::{
-    AppliedRequest, ClaimReply, DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, Outcome,
+    AppliedRequest, ClaimReply, DiskStatus, GiveUp, Lease, NextReply, NextRequest, OpenReply, OpenRequest, Outcome,
     RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
@@ -199,6 +199,9 @@ impl HydratorApi for Wire<LocalHydrator> {
     }
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
         self.call(move |peer| async move { peer.claim(disk, cycle, generation).await }).await
+    }
+    async fn check_lease(&self, disk: DiskId, cycle: CycleNo, generation: Generation, lease: Lease) -> ApiResult<()> {
+        self.call(move |peer| async move { peer.check_lease(disk, cycle, generation, lease).await }).await
     }
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {
         self.call(move |peer| {

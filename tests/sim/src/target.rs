@@ -17,6 +17,15 @@ use std::sync::Arc;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
 
+/// A machine on which a hydrator runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// The one that the operator knows of.
+    First,
+    /// Its clone.
+    Twin,
+}
+
 #[derive(Default)]
 struct Inner {
     durable: Vec<u8>,
@@ -25,8 +34,10 @@ struct Inner {
     /// Those of them that read right, and that the medium never gets.
     doomed: BTreeSet<u64>,
     changes: i64,
-    /// Who has claimed the target: one at a time, whoever believes to own it.
-    claimed: bool,
+    /// The machines that hold it open: one at a time, whoever believes to own it, but for a disk that both have.
+    holders: BTreeSet<Machine>,
+    /// Neither machine knows of the other's locks.
+    shared: bool,
     /// Who began to write to it last.
     writer: WriterMark,
     /// A block device shows nothing of what was done to it.
@@ -75,14 +86,24 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Whether its lock keeps this machine from opening it.
+    fn is_locked_for(&self, machine: Machine) -> bool {
+        match self.shared {
+            true => self.holders.contains(&machine),
+            false => !self.holders.is_empty(),
+        }
+    }
+}
+
 /// The medium; clones are the same medium.
 #[derive(Clone)]
 pub struct Medium(Arc<Mutex<Inner>>);
 
 impl Medium {
-    /// A block device, or an image file.
-    pub fn new(device: bool) -> Self {
-        Self(Arc::new(Mutex::new(Inner { device, ..Inner::default() })))
+    /// A block device, or an image file; of a file whether two machines can have it open at once.
+    pub fn new(device: bool, shared: bool) -> Self {
+        Self(Arc::new(Mutex::new(Inner { device, shared, ..Inner::default() })))
     }
 
     /// True where the medium is a block device.
@@ -120,7 +141,7 @@ impl Medium {
     /// The machine crashes: each sector that was not flushed is kept or lost by itself.
     pub fn crash(&self, rng: &Rng) {
         let mut inner = self.0.lock();
-        if inner.claimed {
+        if !inner.holders.is_empty() {
             // Another machine's hydrator has it, and that machine lives.
             return;
         }
@@ -151,6 +172,7 @@ impl Medium {
 /// The target as one incarnation of the hydrator writes it.
 pub struct SimTarget {
     medium: Medium,
+    machine: Machine,
     sectors: SectorCount,
     life: Life,
     rng: Rng,
@@ -159,7 +181,7 @@ pub struct SimTarget {
 
 impl Drop for SimTarget {
     fn drop(&mut self) {
-        self.medium.0.lock().claimed = false;
+        self.medium.0.lock().holders.remove(&self.machine);
     }
 }
 
@@ -286,6 +308,8 @@ fn busy() -> TargetError {
 pub struct SimTargets {
     /// The medium.
     pub medium: Medium,
+    /// Whose hydrator it is.
+    pub machine: Machine,
     /// The hydrator's records.
     pub files: Files,
     /// The process.
@@ -310,7 +334,7 @@ impl TargetFactory for SimTargets {
     }
     async fn make(&self, work: &Work, _: &TargetRecord) -> Result<(), TargetError> {
         let mut inner = self.medium.0.lock();
-        if inner.claimed {
+        if inner.is_locked_for(self.machine) {
             return Err(busy());
         }
         inner.durable = vec![0; work.size.sectors_ceil().bytes().0 as usize];
@@ -325,11 +349,13 @@ impl TargetFactory for SimTargets {
         if sectors < work.size.sectors_ceil() {
             return Err(TargetError::new(TargetErrorKind::SizeChanged, "somebody made the target smaller"));
         }
-        if std::mem::replace(&mut inner.claimed, true) {
+        if inner.is_locked_for(self.machine) {
             return Err(busy());
         }
+        inner.holders.insert(self.machine);
         Ok(Arc::new(SimTarget {
             medium: self.medium.clone(),
+            machine: self.machine,
             sectors,
             life: self.life.clone(),
             rng: self.rng.clone(),
@@ -341,7 +367,7 @@ impl TargetFactory for SimTargets {
     }
     async fn grow(&self, _: &Work, _: &TargetRecord, _: ByteCount, to: ByteCount) -> Result<(), TargetError> {
         let mut inner = self.medium.0.lock();
-        if inner.claimed {
+        if inner.is_locked_for(self.machine) {
             return Err(busy());
         }
         let len = inner.durable.len().max(to.sectors_ceil().bytes().0 as usize);

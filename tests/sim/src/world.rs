@@ -126,7 +126,9 @@ impl World {
         let disk = ModelDisk::new(600 + rng.below(9_000), &rng);
         let twins_files = Rng::new(seed, 9).once_in(4).then(Files::default);
         // What another hydrator, or a person, does to a device shows only in a scrub.
-        let medium = Medium::new(twins_files.is_none() && Rng::new(seed, 8).once_in(4));
+        let device = twins_files.is_none() && Rng::new(seed, 8).once_in(4);
+        // Two machines that have one disk, as in a cluster, don't see each other's locks.
+        let medium = Medium::new(device, Rng::new(seed, 12).once_in(2));
         let (agent_files, data_key) = (Files::default(), DataKey::new([7; 32]));
         let hydrator_files = Files::default();
         let hydrators = std::iter::once(&hydrator_files).chain(&twins_files).cloned().collect();

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use sluice_proto::wire::{
-    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, NextReply, NextRequest, OpenReply,
+    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, Lease, NextReply, NextRequest, OpenReply,
     OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
@@ -83,6 +83,11 @@ impl HydratorApi for HttpsClient {
 
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
         self.value(post(format!("/v1/disks/{disk}/cycles/{cycle}/claim?generation={generation}"))).await
+    }
+
+    async fn check_lease(&self, disk: DiskId, cycle: CycleNo, generation: Generation, lease: Lease) -> ApiResult<()> {
+        let path = format!("/v1/disks/{disk}/cycles/{cycle}/lease/{}?generation={generation}", lease.0);
+        self.done(Call::new(Method::GET, path)).await
     }
 
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {

@@ -36,6 +36,7 @@ async fn whole_cycles_over_the_wire() {
         let work = hydrator.work(WorkRequest::default()).await.unwrap().work.remove(0);
         assert_eq!((work.state, work.manifest), (CycleState::Committed, Some(shipment.hash)));
         let lease = hydrator.claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
+        hydrator.check_lease(DISK, start.cycle, Generation(1), lease).await.unwrap();
         hydrator.verdict(DISK, start.cycle, shipment.verified(lease)).await.unwrap();
         let verdict = agent.next(DISK, asks(settled, Some(start.cycle.0), 5000)).await.unwrap().verdict;
         assert_eq!(verdict, Some(shipment.verdict()));

@@ -6,7 +6,7 @@ use sluice_client::{AgentApi, HydratorApi};
 use sluice_proto::cycle::{FailReason, State as CycleState};
 use sluice_proto::disk::State as DiskPhase;
 use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
-use sluice_proto::wire::{ErrorCode, GiveUp, Verdict, VerdictRequest, WorkRequest};
+use sluice_proto::wire::{ErrorCode, GiveUp, Lease, Verdict, VerdictRequest, WorkRequest};
 use sluice_proto::{ByteCount, CycleNo, DiskId, Generation};
 
 #[tokio::test(start_paused = true)]
@@ -58,6 +58,8 @@ async fn each_role_keeps_to_its_own() {
         assert_eq!(refusal.code, ErrorCode::Forbidden);
         let refusal = service.claim(&who(role), DISK, CycleNo(1), Generation(1)).await.unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Forbidden);
+        let refusal = service.check_lease(&who(role), DISK, CycleNo(1), Generation(1), Lease(1)).await.unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::Forbidden);
     }
     for role in [Role::Agent, Role::Hydrator] {
         assert_eq!(service.disks(&who(role)).await.unwrap_err().code, ErrorCode::Forbidden);
@@ -73,9 +75,10 @@ async fn the_first_hydrator_keeps_the_disk() {
     let start = world.start(0).await;
     let other = LocalHydrator::new(world.service.clone(), name("other"));
     assert_eq!(other.work(WorkRequest::default()).await.unwrap().work.len(), 1);
-    world.hydrator().claim(DISK, start.cycle, Generation(1)).await.unwrap();
+    let lease = world.hydrator().claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
     assert_eq!(other.work(WorkRequest::default()).await.unwrap().work.len(), 0);
     assert_eq!(code(other.claim(DISK, start.cycle, Generation(1)).await), ErrorCode::NoSuchDisk);
+    assert_eq!(code(other.check_lease(DISK, start.cycle, Generation(1), lease).await), ErrorCode::NoSuchDisk);
 }
 
 #[tokio::test(start_paused = true)]

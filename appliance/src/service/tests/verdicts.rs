@@ -19,14 +19,25 @@ async fn only_the_last_lease_counts() {
         async move { hydrator.verdict(DISK, start.cycle, request).await }
     };
     assert_eq!(code(verdict(shipment.verified(Lease(0))).await), ErrorCode::BadRequest, "never claimed");
-    let (first, second) = (claim().await, claim().await);
+    let check = |lease| {
+        let hydrator = world.hydrator();
+        async move { hydrator.check_lease(DISK, start.cycle, Generation(1), lease).await }
+    };
+    assert_eq!(code(check(Lease(0)).await), ErrorCode::BadRequest, "never claimed");
+    let first = claim().await;
+    check(first).await.unwrap();
+    let second = claim().await;
     assert!(second > first);
+    check(second).await.unwrap();
+    assert_eq!(code(check(first).await), ErrorCode::LeaseLost);
+    assert_eq!(code(check(Lease(second.0 + 1)).await), ErrorCode::BadRequest);
     assert_eq!(code(verdict(shipment.verified(first)).await), ErrorCode::LeaseLost);
     assert_eq!(code(verdict(shipment.failed(first, FailReason::Other)).await), ErrorCode::LeaseLost);
     assert_eq!(code(verdict(shipment.verified(Lease(second.0 + 1))).await), ErrorCode::BadRequest);
     verdict(shipment.verified(second)).await.unwrap();
     verdict(shipment.verified(second)).await.unwrap();
     assert_eq!(code(verdict(shipment.failed(second, FailReason::Other)).await), ErrorCode::WrongState);
+    assert_eq!(code(check(second).await), ErrorCode::WrongState, "nothing of a cycle is written once it is over");
 }
 
 #[tokio::test(start_paused = true)]

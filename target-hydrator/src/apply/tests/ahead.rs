@@ -1,7 +1,7 @@
 //! Cycles whose segments are checked while they arrive.
 
 use super::{SECTORS, reason, scattered};
-use crate::apply::Session;
+use crate::apply::{Claim, Session};
 use crate::testkit::{Bench, Shipped, stored};
 use sluice_cache_store::CacheStore;
 use sluice_proto::cycle::{CycleKind, FailReason};
@@ -14,7 +14,7 @@ async fn scene(seed: u64) -> (Bench, Session, Shipped) {
     let plan = bench.source.full();
     let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
     let mut session = bench.session(&first.work).await;
-    session.apply(&first.work).await.expect("an outcome");
+    session.apply(&first.work, &Claim::unrivalled(&first.work)).await.expect("an outcome");
     (bench, session, first)
 }
 
@@ -31,7 +31,7 @@ async fn check(session: &mut Session, work: &Work) {
 }
 
 async fn applied(session: &mut Session, shipped: &Shipped) -> Outcome {
-    session.apply(&shipped.work).await.expect("an outcome").outcome
+    session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect("an outcome").outcome
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +74,7 @@ async fn checked_sectors_that_the_manifest_does_not_plan_are_refused() {
     let delta = bench.source.ship_with(CycleKind::Delta, 2, plan, Some(first.reference()), change).await;
     let before = bench.target.contents();
     check(&mut session, &before_commit(&delta)).await;
-    let report = session.apply(&delta.work).await.expect("an outcome");
+    let report = session.apply(&delta.work, &Claim::unrivalled(&delta.work)).await.expect("an outcome");
     assert_eq!(reason(&report).0, FailReason::SegmentCorrupt);
     assert_eq!(bench.target.contents(), before);
 }
@@ -95,7 +95,7 @@ async fn a_segment_that_is_spoilt_or_gone_is_left_to_the_commit() {
         }
         check(&mut session, &work).await;
         assert!(!session.can_check(&work), "it is looked at once");
-        let report = session.apply(&delta.work).await.expect("an outcome");
+        let report = session.apply(&delta.work, &Claim::unrivalled(&delta.work)).await.expect("an outcome");
         assert_eq!(reason(&report).0, FailReason::SegmentCorrupt);
     }
 }

@@ -1,6 +1,7 @@
 //! A process that ends at any operation on target or state, with or without the machine's power, and the one that comes after it.
 
 use super::{SECTORS, scattered};
+use crate::apply::Claim;
 use crate::testkit::{Bench, Shipped, Then, stored};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::Outcome;
@@ -13,9 +14,12 @@ pub(super) async fn until_crash(bench: &Bench, shipped: &Shipped, stream: bool) 
             let mut work = shipped.work.clone();
             work.manifest = None;
             work.stored = shipped.manifest.segments.iter().map(stored).collect();
-            while session.can_stream(&work) && session.stream(&work).await.expect("no fault but the crash").is_some() {}
+            while session.can_stream(&work)
+                && session.stream(&work, &Claim::unrivalled(&work)).await.expect("no fault but the crash").is_some()
+            {
+            }
         }
-        session.apply(&shipped.work).await.expect("no fault but the crash")
+        session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect("no fault but the crash")
     };
     tokio::select! {
         biased;

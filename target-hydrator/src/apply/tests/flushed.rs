@@ -3,6 +3,7 @@
 use super::crash::until_crash;
 use super::unflushed::differing;
 use super::{SECTORS, initial, scattered, verified};
+use crate::apply::Claim;
 use crate::testkit::{Bench, Shipped, Then, stored};
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::wire::Outcome;
@@ -14,9 +15,11 @@ async fn outcome(bench: &Bench, shipped: &Shipped, stream: bool) -> Outcome {
         work.manifest = None;
         work.stored = shipped.manifest.segments.iter().map(stored).collect();
         // What goes wrong here is left to the commit.
-        while session.can_stream(&work) && session.stream(&work).await.is_ok_and(|names| names.is_some()) {}
+        while session.can_stream(&work)
+            && session.stream(&work, &Claim::unrivalled(&work)).await.is_ok_and(|names| names.is_some())
+        {}
     }
-    session.apply(&shipped.work).await.expect("an outcome").outcome
+    session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect("an outcome").outcome
 }
 
 /// The target lies at operation 0, 1, 2 and so on of one and the same life: it writes something else, or loses what it is to

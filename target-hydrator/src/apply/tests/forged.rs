@@ -1,6 +1,7 @@
 //! Frames that no writer makes, by a source that has all the keys.
 
 use super::{initial, reason};
+use crate::apply::Claim;
 use crate::testkit::{Bench, Shipped};
 use sluice_cache_store::CacheStore;
 use sluice_proto::cycle::{CycleKind, FailReason};
@@ -74,7 +75,7 @@ async fn outcome(plan: &[Extent], frames: &[Vec<u8>]) -> Option<String> {
     let mut environment = bench.environment();
     environment.allow_plain = true;
     let mut session = super::super::Session::open(environment, &shipped.work).await.expect("the state opens");
-    let report = session.apply(&shipped.work).await.expect("an outcome");
+    let report = session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect("an outcome");
     if matches!(report.outcome, sluice_proto::wire::Outcome::Verified { .. }) {
         return None;
     }

@@ -1,7 +1,7 @@
 //! Initial cycles that are applied while they arrive.
 
 use super::{SECTORS, initial, reason, verified};
-use crate::apply::Session;
+use crate::apply::{Claim, Session};
 use crate::ledger::{AppliedGroup, State};
 use crate::testkit::{Bench, Then, stored};
 use sluice_proto::cycle::{CycleKind, FailReason};
@@ -11,7 +11,7 @@ use sluice_proto::{BlockNo, Extent, SectorBitmap};
 /// Applies all that can be applied ahead; gives how many segments were proven.
 async fn stream(session: &mut Session, work: &Work) -> usize {
     let mut proven = 0;
-    while let Some(names) = session.stream(work).await.expect("no fault") {
+    while let Some(names) = session.stream(work, &Claim::unrivalled(work)).await.expect("no fault") {
         proven += names.len();
     }
     proven
@@ -28,14 +28,14 @@ async fn segments_are_applied_as_they_arrive_and_not_again_at_the_commit() {
     // The second one comes first: nothing can be done with it yet.
     work.stored = vec![stored(&shipped.manifest.segments[1])];
     assert!(session.can_stream(&work));
-    assert_eq!(session.stream(&work).await.expect("no error"), None);
+    assert_eq!(session.stream(&work, &Claim::unrivalled(&work)).await.expect("no error"), None);
     for entry in &shipped.manifest.segments {
         work.stored.push(stored(entry));
     }
     assert_eq!(stream(&mut session, &work).await, shipped.manifest.segments.len());
     assert_eq!(bench.target.contents(), bench.source.padded());
     bench.faults.set(u64::MAX, Then::Nothing);
-    session.apply(&shipped.work).await.expect("an outcome");
+    session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect("an outcome");
     // Nothing was read or written again: a flush, the ledger, the leftover's removal.
     assert_eq!(bench.faults.done(), 3);
     assert_eq!(session.ledger().state, State::Idle);
@@ -83,9 +83,9 @@ async fn a_spoilt_segment_stops_streaming_and_fails_the_commit_only() {
     work.stored = shipped.manifest.segments.iter().map(stored).collect();
     work.stored[1].hash = work.stored[0].hash;
     let mut session = bench.session(&work).await;
-    session.stream(&work).await.expect_err("the hash is another");
+    session.stream(&work, &Claim::unrivalled(&work)).await.expect_err("the hash is another");
     assert!(!session.can_stream(&work));
-    session.apply(&shipped.work).await.expect("an outcome");
+    session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect("an outcome");
     assert_eq!(bench.target.contents(), bench.source.padded());
 }
 
@@ -204,10 +204,10 @@ async fn blocks_of_zeros_are_proven_as_holes_and_as_data() {
         work.stored = shipped.manifest.segments.iter().map(stored).collect();
         let mut session = bench.session(&work).await;
         // The first step writes, the second one reads back; in between a block may come to hold something.
-        assert_eq!(session.stream(&work).await.expect("written"), Some(Vec::new()));
+        assert_eq!(session.stream(&work, &Claim::unrivalled(&work)).await.expect("written"), Some(Vec::new()));
         if there {
             bench.target.tamper(|disk| disk[(1 << 20) + 5] = 1);
-            session.stream(&work).await.expect_err("it is not what was written");
+            session.stream(&work, &Claim::unrivalled(&work)).await.expect_err("it is not what was written");
         } else {
             assert_eq!(stream(&mut session, &work).await, work.stored.len());
         }

@@ -1,7 +1,7 @@
 //! Somebody writes to the target while a cycle is on its way to it.
 
 use super::{SECTORS, apply, initial, reason, scattered, verified};
-use crate::apply::{Environment, Session};
+use crate::apply::{Claim, Environment, Session};
 use crate::ledger::State;
 use crate::spool::Spool;
 use crate::testkit::{Bench, FakeApi, Remote, Shipped, Then};
@@ -27,7 +27,7 @@ async fn meddled(bench: &Bench, shipped: &Shipped) -> (FailReason, String) {
     environment.store = store.clone();
     environment.spool = Spool::new(store, Some(Arc::new(MemoryStore::new())));
     let mut session = crate::apply::Session::open(environment, &shipped.work).await.expect("the state opens");
-    reason(&session.apply(&shipped.work).await.expect("an outcome"))
+    reason(&session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect("an outcome"))
 }
 
 /// Work of a resync that wants the target's digests.
@@ -112,10 +112,11 @@ async fn cut_short(bench: &mut Bench, last: CycleRef) -> Shipped {
     let delta = bench.source.ship(CycleKind::Delta, 2, plan, Some(last)).await;
     bench.faults.set(5, Then::Crash);
     let mut session = bench.session(&delta.work).await;
+    let claim = Claim::unrivalled(&delta.work);
     tokio::select! {
         biased;
         () = bench.faults.crashed() => {}
-        _ = session.apply(&delta.work) => panic!("the crash did not come"),
+        _ = session.apply(&delta.work, &claim) => panic!("the crash did not come"),
     }
     bench.faults.set(0, Then::Nothing);
     delta

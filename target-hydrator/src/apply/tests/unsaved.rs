@@ -1,6 +1,7 @@
 //! State that can't be saved: what nobody would know after a restart is told to nobody.
 
 use super::{SECTORS, initial, verified};
+use crate::apply::Claim;
 use crate::testkit::{Bench, FakeApi, Then, stored};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::{BlockNo, CycleNo, Generation, SectorCount};
@@ -13,16 +14,16 @@ async fn what_was_applied_ahead_counts_once_it_is_noted() {
     let mut work = bench.source.work(CycleKind::Initial, 1, plan.count(), None);
     work.stored = shipped.manifest.segments.iter().map(stored).collect();
     let mut session = bench.session(&work).await;
-    assert_eq!(session.stream(&work).await.expect("written"), Some(Vec::new()));
+    assert_eq!(session.stream(&work, &Claim::unrivalled(&work)).await.expect("written"), Some(Vec::new()));
     bench.faults.fail_state_after(0);
-    session.stream(&work).await.expect_err("it can't be noted");
+    session.stream(&work, &Claim::unrivalled(&work)).await.expect_err("it can't be noted");
     // The driver tells the appliance this, which lets go of the segments.
     let told = session.ledger().applied_end(CycleNo(1), Generation(1));
     let noted = bench.session(&work).await.ledger().applied_end(CycleNo(1), Generation(1));
     assert_eq!((told, noted), (BlockNo(0), BlockNo(0)));
     bench.faults.set(u64::MAX, Then::Nothing);
     let mut names = 0;
-    while let Some(proven) = session.stream(&work).await.expect("no fault") {
+    while let Some(proven) = session.stream(&work, &Claim::unrivalled(&work)).await.expect("no fault") {
         names += proven.len();
     }
     assert_eq!(names, shipped.manifest.segments.len(), "all of it is told in the end");
@@ -60,6 +61,6 @@ async fn a_key_is_met_once_that_is_noted() {
     let shipped = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
     let mut session = bench.session(&shipped.work).await;
     bench.faults.fail_state_after(0);
-    session.apply(&shipped.work).await.expect_err("it can't be noted");
+    session.apply(&shipped.work, &Claim::unrivalled(&shipped.work)).await.expect_err("it can't be noted");
     assert_eq!((session.ledger().generation, session.ledger().signer.clone()), (Generation(0), None));
 }

@@ -7,7 +7,7 @@ use crate::machine::{Files, SimRecords, SimStore, Snapshots};
 use crate::net::{Running, Wire};
 use crate::repository::SimRepository;
 use crate::source::{SimSource, SimTracker};
-use crate::target::SimTargets;
+use crate::target::{Machine, SimTargets};
 use sluice_agent::Workers;
 use sluice_agent::capture::{Capture, CaptureOptions};
 use sluice_agent::disk::{DiskAgent, DiskError};
@@ -150,7 +150,7 @@ impl World {
     }
 
     pub(super) fn hydrator(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
-        self.hydrator_with(life, &self.hydrator_files)
+        self.hydrator_with(life, Machine::First, &self.hydrator_files)
     }
 
     /// The machine that was cloned from the hydrator's: it has its key, its certificate, and a state of its own, which now
@@ -162,13 +162,13 @@ impl World {
             files.restore(&self.hydrator_files);
         }
         match has_target(files) {
-            true => self.hydrator_with(life, files),
+            true => self.hydrator_with(life, Machine::Twin, files),
             // Whoever made the target would be its only owner.
             false => tokio::spawn(async move { life.ended().await }),
         }
     }
 
-    fn hydrator_with(self: &Arc<Self>, life: Life, files: &Files) -> JoinHandle<()> {
+    fn hydrator_with(self: &Arc<Self>, life: Life, machine: Machine, files: &Files) -> JoinHandle<()> {
         let store = self.store(&life);
         let environment = Environment {
             spool: Spool::new(store.clone(), None),
@@ -176,6 +176,7 @@ impl World {
             key: self.hydrator_key.clone(),
             targets: Arc::new(SimTargets {
                 medium: self.medium.clone(),
+                machine,
                 files: files.clone(),
                 life: life.clone(),
                 rng: self.rng.clone(),

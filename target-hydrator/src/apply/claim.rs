@@ -1,0 +1,81 @@
+//! The claim on a disk under which its target is written.
+
+use super::stop::Stop;
+use crate::progress::Progress;
+use sluice_client::{ApiResult, HydratorApi};
+use sluice_proto::wire::{ErrorCode, Lease, Work};
+use sluice_proto::{CycleNo, DiskId, Generation};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two questions to an appliance that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What a hydrator was given for a cycle: it writes as long as nobody was given a newer one.
+///
+/// Neither a lock nor a mark on the target tells of another machine that has the same disk, as in a cluster: a hydrator that
+/// was stopped there in the middle of a cycle would write an old state over a newer one when it goes on, after a final cycle
+/// where nobody looks any more. What a batch still does that was let through before the machine stopped is not prevented:
+/// that takes storage which knows of leases itself.
+#[derive(Clone)]
+pub struct Claim {
+    api: Arc<dyn HydratorApi>,
+    /// Is told where there is no answer.
+    pub(super) progress: Progress,
+    disk: DiskId,
+    /// The cycle that was claimed.
+    pub cycle: CycleNo,
+    generation: Generation,
+    /// Which claim it is.
+    pub lease: Lease,
+}
+
+impl Claim {
+    /// Claims the disk for the cycle of this work; every earlier claim ends.
+    ///
+    /// # Errors
+    /// Those of the appliance.
+    pub async fn new(api: Arc<dyn HydratorApi>, progress: Progress, work: &Work) -> ApiResult<Self> {
+        let (disk, cycle, generation) = (work.disk, work.cycle, work.generation);
+        let lease = api.claim(disk, cycle, generation).await?.lease;
+        Ok(Self { api, progress, disk, cycle, generation, lease })
+    }
+
+    /// To be asked before each batch that is written: whether the disk is still ours, and the cycle still to be applied. Where the
+    /// appliance is away this waits for it: whoever it gave the disk to, it alone knows.
+    ///
+    /// # Errors
+    /// [`Stop::Lost`], or [`Stop::Later`] where the cycle is over.
+    pub(super) async fn check(&self) -> Result<(), Stop> {
+        let ask = || self.api.check_lease(self.disk, self.cycle, self.generation, self.lease);
+        while let Err(error) = ask().await {
+            match error.code() {
+                Some(ErrorCode::LeaseLost) => return Err(Stop::Lost),
+                _ if !error.may_pass() => return Err(Stop::Later(error.to_string())),
+                _ => {
+                    let why = format!("not written before the appliance says whose the disk is: {error}");
+                    tracing::warn!(disk = %self.disk, "{why}; asking again");
+                    self.progress.failed(self.disk, why);
+                }
+            }
+            // sleep: asked again until it answers.
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        self.progress.gets_on(self.disk);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Claim {
+    /// One that nobody contests.
+    pub(super) fn unrivalled(work: &Work) -> Self {
+        Self::of(&Arc::default(), work)
+    }
+
+    /// One that this appliance knows as long as nobody else claims the disk.
+    pub(super) fn of(api: &Arc<crate::testkit::FakeApi>, work: &Work) -> Self {
+        let (disk, cycle, generation) = (work.disk, work.cycle, work.generation);
+        Self { api: api.clone(), progress: Progress::new(), disk, cycle, generation, lease: Lease(0) }
+    }
+}
