@@ -2,6 +2,7 @@
 
 mod lost;
 mod stored;
+mod verdict;
 
 pub use stored::SEGMENTS;
 
@@ -10,7 +11,7 @@ use crate::source::{ModelDisk, SwapMark, value_of};
 use crate::target::Medium;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_proto::cycle::{Consistency, CycleKind, TrackerKind};
+use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::manifest::Manifest;
 use sluice_proto::segment::Segment;
@@ -32,7 +33,10 @@ struct Inner {
     registered: Option<KeyEnvelope>,
     /// Manifests as they were first sent.
     manifests: BTreeMap<Digest, Sent>,
-    judged: BTreeSet<Digest>,
+    /// Manifests of which a hydrator has said that their cycle is verified.
+    said: BTreeSet<Digest>,
+    /// Those of them that an appliance has believed.
+    verified: BTreeSet<Digest>,
     /// What of the cycles that run is stored.
     stored: stored::Stored,
     /// The newest cycle that was shipped.
@@ -123,7 +127,8 @@ impl Checker {
             keys: vec![key],
             registered: None,
             manifests: BTreeMap::new(),
-            judged: BTreeSet::new(),
+            said: BTreeSet::new(),
+            verified: BTreeSet::new(),
             stored: Default::default(),
             shipped: CycleNo(0),
             forgotten: CycleNo(0),
@@ -228,53 +233,6 @@ impl Checker {
         }
     }
 
-    /// Whether a hydrator has said that the cycle of this manifest is verified.
-    pub fn has_judged(&self, manifest: Digest) -> bool {
-        self.0.lock().judged.contains(&manifest)
-    }
-
-    /// The hydrator says that a cycle is verified: the medium must be what the model says.
-    pub fn verified(&self, cycle: CycleNo, manifest: Digest) {
-        self.note(&format!("verified {}", cycle.0));
-        if !self.0.lock().judged.insert(manifest) {
-            return;
-        }
-        let Some(Sent { manifest: found, at: committed, swap }) = self.0.lock().manifests.get(&manifest).cloned()
-        else {
-            return self.violation(format!("{cycle:?}: verified a manifest that no agent made"));
-        };
-        let (disk, medium) = {
-            let inner = self.0.lock();
-            (inner.disk.clone(), inner.medium.clone())
-        };
-        let Some(swap) = swap else { return self.violation("a cycle without a swap") };
-        let contents = medium.contents();
-        if contents.len() as u64 != found.disk_bytes.0 {
-            let text = format!("{cycle:?}: a target of {} bytes for a source of {}", contents.len(), found.disk_bytes);
-            return self.violation(text);
-        }
-        let mut values = Vec::new();
-        for (sector, bytes) in contents.chunks(512).enumerate() {
-            let sector = sector as u64;
-            match value_of(bytes) {
-                None => return self.violation(format!("{cycle:?}: sector {sector} holds what was never written")),
-                Some(value) => {
-                    if let Some(why) = wrong(&disk, &found, &swap, committed, sector, value) {
-                        return self.violation(format!("{cycle:?} ({:?}, {}): {why}", found.kind, found.tracker));
-                    }
-                    values.push(value);
-                }
-            }
-        }
-        let mut inner = self.0.lock();
-        let is_crash = found.consistency == Consistency::Crash;
-        inner.crash_consistent += u64::from(is_crash);
-        inner.crash_while_written += u64::from(is_crash && disk.was_written(swap.at, committed));
-        inner.finals += u64::from(found.kind == CycleKind::Final);
-        inner.proven = Some(values);
-        inner.disk.forget_before(swap.at);
-    }
-
     /// How many final cycles were verified.
     pub fn finals(&self) -> u64 {
         self.0.lock().finals
@@ -290,7 +248,7 @@ impl Checker {
         let inner = self.0.lock();
         Judgement {
             violations: inner.violations.clone(),
-            verified: inner.judged.len() as u64,
+            verified: inner.verified.len() as u64,
             crash_consistent: inner.crash_consistent,
             crash_while_written: inner.crash_while_written,
             trace: inner.trace.digest(),
@@ -329,29 +287,3 @@ impl Inner {
 
 /// Grains that a comparison may ship in vain.
 const NEEDLESS_MAX: usize = 8;
-
-/// Why the sector may not hold `value` after this cycle.
-fn wrong(
-    disk: &ModelDisk,
-    manifest: &Manifest,
-    swap: &SwapMark,
-    committed: Instant,
-    sector: u64,
-    value: u64,
-) -> Option<String> {
-    let Some(then) = swap.values.get(sector as usize).copied() else {
-        return Some(format!("sector {sector} is planned by a swap of a smaller disk"));
-    };
-    let flying = swap.in_flight.get(&sector).is_some_and(|values| values.contains(&value));
-    match manifest.consistency {
-        Consistency::Crash if value == then || flying => None,
-        Consistency::Crash => Some(format!("sector {sector} holds {value}, at the swap it held {then}")),
-        Consistency::Fuzzy if value == then || flying || disk.held(sector, value, swap.at, committed) => None,
-        Consistency::Fuzzy => {
-            let planned = manifest.plan.contains(sluice_proto::Sector(sector));
-            Some(format!(
-                "sector {sector} holds {value}, not a value of the cycle ({then} at its swap; planned: {planned})"
-            ))
-        }
-    }
-}

@@ -174,12 +174,22 @@ pub struct SimState {
     pub files: Files,
     /// The process.
     pub life: Life,
+    /// Chance.
+    pub rng: Rng,
+    /// How often things go wrong.
+    pub odds: Arc<Mutex<Odds>>,
 }
 
 impl SimState {
     async fn change(&self, change: impl FnOnce(&Files)) -> Result<(), StateError> {
         match self.life.step() {
-            Step::Go => change(&self.files),
+            Step::Go => {
+                change(&self.files);
+                if self.rng.once_in(self.odds.lock().stands_still) {
+                    // sleep: simulated time.
+                    tokio::time::sleep(self.rng.pause(STILL_MS_MAX)).await;
+                }
+            }
             Step::DoneUnheard => {
                 change(&self.files);
                 std::future::pending::<()>().await;
@@ -207,6 +217,9 @@ impl StateStore for SimState {
         "sim".into()
     }
 }
+
+/// How long a machine stands still, at most: another has ended a cycle by then, and the next.
+const STILL_MS_MAX: u64 = 15_000;
 
 /// How often things go wrong: once in so many times, never for 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -247,6 +260,8 @@ pub struct Odds {
     pub target_read_errors: u64,
     /// A target can't be looked at.
     pub target_look_errors: u64,
+    /// A hydrator's machine stands still behind a change of its state, of which nothing shows to it.
+    pub stands_still: u64,
     /// A store fails in a way that is not said to pass.
     pub store_fails: u64,
 }

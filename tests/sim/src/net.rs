@@ -211,12 +211,18 @@ impl HydratorApi for Wire<LocalHydrator> {
         .await
     }
     async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()> {
-        if let (Outcome::Verified { .. }, Some(manifest)) = (&request.outcome, request.manifest) {
-            self.checker.verified(cycle, manifest);
-        }
+        let seen = match (&request.outcome, request.manifest) {
+            (Outcome::Verified { .. }, Some(manifest)) => Some(self.checker.says_verified(cycle, manifest)),
+            _ => None,
+        };
+        let checker = self.checker.clone();
         self.call(move |peer| {
-            let request = request.clone();
-            async move { peer.verdict(disk, cycle, request).await }
+            let (request, seen, checker) = (request.clone(), seen.clone(), checker.clone());
+            async move {
+                // Also where nobody hears of it.
+                let believed = peer.verdict(disk, cycle, request).await;
+                believed.inspect(|()| seen.into_iter().for_each(|seen| checker.is_verified(seen)))
+            }
         })
         .await
     }

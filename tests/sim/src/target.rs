@@ -323,7 +323,8 @@ pub struct SimTargets {
 #[async_trait]
 impl TargetFactory for SimTargets {
     async fn state(&self, _: &Work) -> Result<Arc<dyn StateStore>, StateError> {
-        Ok(Arc::new(SimState { files: self.files.clone(), life: self.life.clone() }))
+        let (files, life) = (self.files.clone(), self.life.clone());
+        Ok(Arc::new(SimState { files, life, rng: self.rng.clone(), odds: self.odds.clone() }))
     }
     async fn choose(&self, _: &Work, ledger: &Ledger) -> Result<TargetRecord, TargetError> {
         let fresh = TargetRecord { path: "sim".into(), format: "raw".into(), made: false, device: None };

@@ -125,10 +125,11 @@ impl World {
         let rng = Rng::new(seed, 1);
         let disk = ModelDisk::new(600 + rng.below(9_000), &rng);
         let twins_files = Rng::new(seed, 9).once_in(4).then(Files::default);
-        // What another hydrator, or a person, does to a device shows only in a scrub.
-        let device = twins_files.is_none() && Rng::new(seed, 8).once_in(4);
+        // What a person does to a device shows only in a scrub.
+        let device = Rng::new(seed, 8).once_in(4);
         // Two machines that have one disk, as in a cluster, don't see each other's locks.
-        let medium = Medium::new(device, Rng::new(seed, 12).once_in(2));
+        let shared = Rng::new(seed, 12).once_in(2);
+        let medium = Medium::new(device, shared);
         let (agent_files, data_key) = (Files::default(), DataKey::new([7; 32]));
         let hydrator_files = Files::default();
         let hydrators = std::iter::once(&hydrator_files).chain(&twins_files).cloned().collect();
@@ -141,7 +142,11 @@ impl World {
         let first_lies = Rng::new(seed, 11).once_in(6).then_some(12);
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
-            odds: Arc::new(Mutex::new(Odds { target_lies: first_lies.unwrap_or(first.target_lies), ..first })),
+            odds: Arc::new(Mutex::new(Odds {
+                target_lies: first_lies.unwrap_or(first.target_lies),
+                stands_still: if twins_files.is_some() && shared { 8 } else { 0 },
+                ..first
+            })),
             disk,
             medium,
             agent_files,

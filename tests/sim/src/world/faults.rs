@@ -94,7 +94,7 @@ impl World {
     /// very moment in which it is written is found by a scrub, not by the next cycle. What is verified has been told: what befalls
     /// the target between the proof and the telling is found by the next cycle, and the checker would look at it now.
     fn target_rests(&self) -> bool {
-        let told = |l: &Ledger| l.verified.is_none_or(|v| self.checker.has_judged(v.cycle.manifest));
+        let told = |l: &Ledger| l.verified.is_none_or(|v| self.checker.has_said(v.cycle.manifest));
         let rests = |l: &Ledger| l.state == State::Idle && l.fingerprint.is_some() && told(l);
         let twin = self.twins_files.as_ref().and_then(ledger_of);
         ledger_of(&self.hydrator_files).as_ref().is_some_and(rests) && twin.as_ref().is_none_or(rests)
@@ -307,6 +307,7 @@ pub(super) fn odds(rng: &Rng) -> Odds {
         target_sync_errors: some(150),
         target_read_errors: some(900),
         target_look_errors: some(300),
+        stands_still: 0,
         store_fails: some(120),
     }
 }
