@@ -33,9 +33,7 @@ struct Inner {
     registered: Option<KeyEnvelope>,
     /// Manifests as they were first sent.
     manifests: BTreeMap<Digest, Sent>,
-    /// Manifests of which a hydrator has said that their cycle is verified.
-    said: BTreeSet<Digest>,
-    /// Those of them that an appliance has believed.
+    /// Manifests of whose cycles an appliance has believed that they are verified.
     verified: BTreeSet<Digest>,
     /// What of the cycles that run is stored.
     stored: stored::Stored,
@@ -127,7 +125,6 @@ impl Checker {
             keys: vec![key],
             registered: None,
             manifests: BTreeMap::new(),
-            said: BTreeSet::new(),
             verified: BTreeSet::new(),
             stored: Default::default(),
             shipped: CycleNo(0),

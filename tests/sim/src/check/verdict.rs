@@ -20,15 +20,14 @@ pub struct Seen {
 }
 
 impl Checker {
-    /// Whether a hydrator has said that the cycle of this manifest is verified.
-    pub fn has_said(&self, manifest: Digest) -> bool {
-        self.0.lock().said.contains(&manifest)
+    /// Whether an appliance has believed that the cycle of this manifest is verified.
+    pub fn has_believed(&self, manifest: Digest) -> bool {
+        self.0.lock().verified.contains(&manifest)
     }
 
     /// A hydrator is about to say that a cycle is verified.
     pub fn says_verified(&self, cycle: CycleNo, manifest: Digest) -> Seen {
         self.note(&format!("verified {}", cycle.0));
-        self.0.lock().said.insert(manifest);
         Seen { cycle, manifest, values: self.look(manifest) }
     }
 

@@ -55,7 +55,8 @@ impl World {
                 }
                 1 => {
                     self.checker.note("other faults");
-                    *self.odds.lock() = odds(&self.rng);
+                    let stands_still = self.odds.lock().stands_still;
+                    *self.odds.lock() = Odds { stands_still, ..odds(&self.rng) };
                 }
                 3 => self.change_policy().await,
                 2 if self.rng.once_in(3) && self.target_rests() && !self.medium.is_device() => {
@@ -91,11 +92,11 @@ impl World {
     }
 
     /// True while no hydrator is about to write and the one holds a fingerprint of the target. Who changes a target in the
-    /// very moment in which it is written is found by a scrub, not by the next cycle. What is verified has been told: what befalls
+    /// very moment in which it is written is found by a scrub, not by the next cycle. What is verified is believed: what befalls
     /// the target between the proof and the telling is found by the next cycle, and the checker would look at it now.
     fn target_rests(&self) -> bool {
-        let told = |l: &Ledger| l.verified.is_none_or(|v| self.checker.has_said(v.cycle.manifest));
-        let rests = |l: &Ledger| l.state == State::Idle && l.fingerprint.is_some() && told(l);
+        let believed = |l: &Ledger| l.verified.is_none_or(|v| self.checker.has_believed(v.cycle.manifest));
+        let rests = |l: &Ledger| l.state == State::Idle && l.fingerprint.is_some() && believed(l);
         let twin = self.twins_files.as_ref().and_then(ledger_of);
         ledger_of(&self.hydrator_files).as_ref().is_some_and(rests) && twin.as_ref().is_none_or(rests)
     }
