@@ -1,10 +1,9 @@
 //! The target's digests, made when an agent wants to compare: of what is on the target now, whatever the ledger says.
 
-use crate::apply::{Holes, Session, Stop, check_left_alone};
+use crate::apply::{Claim, Holes, Session, Stop, check_left_alone};
 use crate::ledger::{Comparison, Ledger};
 use crate::progress::Phase;
 use crate::target::{Fingerprint, Target};
-use sluice_client::HydratorApi;
 use sluice_platform::AlignedBuf;
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::digests::{NUMBER_BYTES, PART_GRAINS, ZERO_GRAIN, grain_count, grain_digest, part_count, seal_part};
@@ -24,18 +23,18 @@ impl Session {
     ///
     /// # Errors
     /// The target can't be read, or the appliance can't be reached; the same work may be given again.
-    pub async fn digests(&mut self, work: &Work, api: &dyn HydratorApi) -> Result<(), Stop> {
-        let result = self.all_digests(work, api).await;
+    pub async fn digests(&mut self, work: &Work, claim: &Claim) -> Result<(), Stop> {
+        let result = self.all_digests(work, claim).await;
         if result.is_err() {
             self.settle_target().await;
         }
         result
     }
 
-    async fn all_digests(&mut self, work: &Work, api: &dyn HydratorApi) -> Result<(), Stop> {
+    async fn all_digests(&mut self, work: &Work, claim: &Claim) -> Result<(), Stop> {
         let key = self.unlock(work).await?;
         self.expect_growth(work).await?;
-        let target = self.target(work).await?;
+        let target = self.target(work, claim).await?;
         // What a hydrator that was killed has written and not flushed would be compared, and could be lost after that.
         target.sync().await?;
         let before = target.fingerprint().await?;
@@ -63,8 +62,7 @@ impl Session {
             let key = key.clone();
             let seal = move || seal_part(&header, &key, part, disk, &table);
             let sealed = self.env.compute.run(seal).await?;
-            let stored = api.put_digests(work.disk, work.cycle, work.generation, part, sealed.into()).await;
-            stored.map_err(|e| Stop::Later(e.to_string()))?;
+            claim.put_digests(part, sealed.into()).await.map_err(|e| Stop::Later(e.to_string()))?;
         }
         self.env.progress.idle(work.disk);
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::stop::Stop;
 use crate::progress::Progress;
+use bytes::Bytes;
 use sluice_client::{ApiResult, HydratorApi};
 use sluice_proto::wire::{ErrorCode, Lease, Work};
 use sluice_proto::{CycleNo, DiskId, Generation};
@@ -41,7 +42,15 @@ impl Claim {
         Ok(Self { api, progress, disk, cycle, generation, lease })
     }
 
-    /// To be asked before each batch that is written: whether the disk is still ours, and the cycle still to be applied. Where the
+    /// Stores a part of the target's digests.
+    ///
+    /// # Errors
+    /// Those of the appliance.
+    pub(crate) async fn put_digests(&self, part: u64, bytes: Bytes) -> ApiResult<()> {
+        self.api.put_digests(self.disk, self.cycle, self.generation, part, bytes).await
+    }
+
+    /// To be asked before each batch that is written, and before a target is made or grown: whether the disk is still ours, and the cycle still to be applied. Where the
     /// appliance is away this waits for it: whoever it gave the disk to, it alone knows.
     ///
     /// # Errors
@@ -69,12 +78,12 @@ impl Claim {
 #[cfg(test)]
 impl Claim {
     /// One that nobody contests.
-    pub(super) fn unrivalled(work: &Work) -> Self {
+    pub(crate) fn unrivalled(work: &Work) -> Self {
         Self::of(&Arc::default(), work)
     }
 
     /// One that this appliance knows as long as nobody else claims the disk.
-    pub(super) fn of(api: &Arc<crate::testkit::FakeApi>, work: &Work) -> Self {
+    pub(crate) fn of(api: &Arc<crate::testkit::FakeApi>, work: &Work) -> Self {
         let (disk, cycle, generation) = (work.disk, work.cycle, work.generation);
         Self { api: api.clone(), progress: Progress::new(), disk, cycle, generation, lease: Lease(0) }
     }

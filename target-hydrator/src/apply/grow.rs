@@ -7,6 +7,7 @@
 //! finds that there brings it to its end before the target is opened.
 
 use super::accept::{check_left_alone, check_manifest};
+use super::claim::Claim;
 use super::session::Session;
 use super::stop::Stop;
 use crate::ledger::{Ledger, State};
@@ -20,7 +21,7 @@ use std::sync::Arc;
 impl Session {
     /// Grows the target where the manifest says that the source has grown. Whether the cycle may be applied is judged
     /// after that.
-    pub(super) async fn follow_growth(&mut self, work: &Work, manifest: &Manifest) -> Result<(), Stop> {
+    pub(super) async fn follow_growth(&mut self, work: &Work, claim: &Claim, manifest: &Manifest) -> Result<(), Stop> {
         let ledger = &self.file.ledger;
         let to = work.size;
         // A cycle that was accepted in the old size can't be gone on with in another.
@@ -29,7 +30,7 @@ impl Session {
             return Ok(());
         }
         check_manifest(manifest, work, self.env.allow_plain).map_err(Stop::Fail)?;
-        let target = self.target(work).await?;
+        let target = self.target(work, claim).await?;
         if self.file.ledger.source_size == to {
             // It has only now been made.
             return Ok(());
@@ -65,7 +66,7 @@ impl Session {
         };
         self.file.change(begin).await?;
         drop(target);
-        self.finish_growth(work).await
+        self.finish_growth(work, claim).await
     }
 
     /// Before a comparison: whether the target can be made as large as the source is now, before anything is sent for it.
@@ -88,7 +89,7 @@ impl Session {
     }
 
     /// Brings to its end what the ledger says of growing, where it says something.
-    pub(super) async fn finish_growth(&mut self, work: &Work) -> Result<(), Stop> {
+    pub(super) async fn finish_growth(&mut self, work: &Work, claim: &Claim) -> Result<(), Stop> {
         let Some(to) = self.file.ledger.growing else { return Ok(()) };
         // Whoever holds the target open has claimed it.
         (self.streamed, self.ahead, self.target) = (None, None, None);
@@ -98,6 +99,7 @@ impl Session {
         let zeros = self.file.ledger.growing_zeros.unwrap_or(from.sectors_ceil()).0;
         // From what it really had: where it is as large already, nothing is left to do, and data may lie where its end was.
         let at = from.max(had.bytes()).min(to);
+        claim.check().await?;
         self.env.targets.grow(work, &record, at, to).await?;
         let target = self.env.targets.open(&Work { size: to, ..work.clone() }, &record).await?;
         let target: Arc<dyn Target> = Arc::new(Watched::new(target, self.unflushed.clone()));
@@ -106,6 +108,7 @@ impl Session {
             self.file.change(|ledger| ledger.compared = None).await?;
             self.bear_mark(&*target).await?;
         }
+        claim.check().await?;
         // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros.
         target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
         target.sync().await?;

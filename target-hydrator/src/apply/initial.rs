@@ -92,7 +92,7 @@ impl Session {
     }
 
     async fn stream_step(&mut self, work: &Work, claim: &Claim) -> Result<Option<Vec<String>>, Stop> {
-        let pipeline = self.streaming(work).await?;
+        let pipeline = self.streaming(work, claim).await?;
         let behind = self.streamed.as_mut().and_then(|streamed| streamed.behind.take());
         let applied = self.file.ledger.applied_end(work.cycle, work.generation);
         let from = behind.as_ref().and_then(|b| b.batch.last()).map_or(applied, |job| job.end());
@@ -149,7 +149,7 @@ impl Session {
     }
 
     /// What the cycle's segments are moved by; begins the cycle where it is new.
-    async fn streaming(&mut self, work: &Work) -> Result<Arc<Pipeline>, Stop> {
+    async fn streaming(&mut self, work: &Work, claim: &Claim) -> Result<Arc<Pipeline>, Stop> {
         let end = self.file.ledger.applied_end(work.cycle, work.generation);
         if let Some(streamed) = &mut self.streamed
             && (streamed.pipeline.cycle.cycle, streamed.pipeline.cycle.generation) == (work.cycle, work.generation)
@@ -161,7 +161,7 @@ impl Session {
             return Ok(streamed.pipeline.clone());
         }
         let key = self.unlock(work).await?;
-        let target = self.target(work).await?;
+        let target = self.target(work, claim).await?;
         let suite = self.suite(work).await?;
         let pipeline = self.pipeline(work, key, suite, work.sectors, target.clone());
         self.begin_initial(work.cycle, work.generation, &*target).await?;

@@ -201,15 +201,15 @@ impl Session {
             // It was verified before, and the report was lost. What has become of the target since counts, but after a final
             // cycle: whoever boots from it writes to it.
             if done.whole_disk.is_none() {
-                self.check_still_holds(work).await?;
+                self.check_still_holds(work, claim).await?;
             }
             return Ok(Report::verified(&done, proof));
         }
         let manifest = self.manifest(work, hash, &key).await?;
         report.manifest = Some(hash);
         report.source_digest = Some(manifest.digest);
-        self.follow_growth(work, &manifest).await?;
-        let target = self.target(work).await?;
+        self.follow_growth(work, claim, &manifest).await?;
+        let target = self.target(work, claim).await?;
         let (fingerprint, writer) = (target.fingerprint().await?, target.marked_by().await?);
         let torn = self.file.torn().await?;
         let (ledger, allow_plain) = (&self.file.ledger, self.env.allow_plain);
@@ -233,8 +233,8 @@ impl Session {
     }
 
     /// The target must be what the last verified cycle left. Where it can't be looked at, that is no reason to fail what was proven.
-    async fn check_still_holds(&mut self, work: &Work) -> Result<(), Stop> {
-        let look = async { Ok::<_, Stop>(self.target(work).await?.fingerprint().await?) };
+    async fn check_still_holds(&mut self, work: &Work, claim: &Claim) -> Result<(), Stop> {
+        let look = async { Ok::<_, Stop>(self.target(work, claim).await?.fingerprint().await?) };
         let now = look.await.map_err(Stop::later)?;
         let ledger = &self.file.ledger;
         if ledger.state != State::Idle || ledger.doubt.is_some() || ledger.compared.is_some() {
@@ -284,14 +284,14 @@ impl Session {
 
     /// The target, which is made where the disk has none. That of a source which has grown has the old size until
     /// [`Session::follow_growth`].
-    pub(crate) async fn target(&mut self, work: &Work) -> Result<Arc<dyn Target>, Stop> {
+    pub(crate) async fn target(&mut self, work: &Work, claim: &Claim) -> Result<Arc<dyn Target>, Stop> {
         if work.size < self.file.ledger.size_to_be() {
             return Err(shrunk(work.size, self.file.ledger.size_to_be()));
         }
         if let Some(target) = &self.target {
             return Ok(target.clone());
         }
-        self.finish_growth(work).await?;
+        self.finish_growth(work, claim).await?;
         if let Some(target) = &self.target {
             return Ok(target.clone());
         }
@@ -300,6 +300,7 @@ impl Session {
         if !record.made {
             let begun = Some(record.clone());
             self.file.change(|ledger| (ledger.source_size, ledger.target) = (work.size, begun)).await?;
+            claim.check().await?;
             targets.make(work, &record).await?;
         }
         let target = targets.open(&Work { size: self.file.ledger.source_size, ..work.clone() }, &record).await?;

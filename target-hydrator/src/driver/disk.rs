@@ -212,11 +212,12 @@ impl DiskTask {
     }
 
     async fn compare(&mut self, work: &Work) -> Next {
-        if let Err(next) = self.claim(work).await {
-            return next;
-        }
+        let claim = match self.claim(work).await {
+            Ok(claim) => claim,
+            Err(next) => return next,
+        };
         let Some(session) = &mut self.session else { return Next::Go };
-        match session.digests(work, &*self.api).await {
+        match session.digests(work, &claim).await {
             Ok(()) => {
                 self.compared = Some(work.cycle);
                 Next::Go

@@ -7,7 +7,7 @@ mod released;
 mod targets;
 
 use super::*;
-use crate::apply::TargetFactory;
+use crate::apply::{Claim, TargetFactory};
 use crate::compute::Compute;
 use crate::formats::Format;
 use crate::progress::Progress;
@@ -190,14 +190,14 @@ async fn digests_come_in_parts_skip_holes_and_keep_to_their_rate() {
     environment.compute = Compute::Inline;
     let mut session = crate::apply::Session::open(environment, &work).await.expect("opened");
     // The first time makes the target, all of it a hole.
-    let api = FakeApi::default();
+    let api = Arc::new(FakeApi::default());
     let start = tokio::time::Instant::now();
-    session.digests(&work, &api).await.expect("delivered");
+    session.digests(&work, &Claim::of(&api, &work)).await.expect("delivered");
     assert_eq!(start.elapsed(), Duration::ZERO);
     let data = vec![5; GRAIN_BYTES as usize];
     let file = std::fs::File::options().write(true).open(&path).expect("there");
     std::os::unix::fs::FileExt::write_all_at(&file, &data, (8 << 30) + GRAIN_BYTES).expect("written");
-    session.digests(&work, &api).await.expect("delivered");
+    session.digests(&work, &Claim::of(&api, &work)).await.expect("delivered");
     assert!(start.elapsed() >= Duration::from_millis(50), "{:?}", start.elapsed());
     let sectors = work.size.sectors_ceil();
     let mut table = Vec::new();

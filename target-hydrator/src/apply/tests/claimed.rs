@@ -1,12 +1,13 @@
 //! Two machines that have the same disk, one of which was stopped in the middle of a cycle: it writes no older state over a newer one.
 
+use super::grown::{GROWN, scene};
 use super::{SECTORS, initial};
 use crate::apply::{Claim, Stop};
 use crate::driver::Hydrator;
 use crate::testkit::{Bench, FakeApi, Shipped, stored};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{CycleRef, Outcome};
-use sluice_proto::{Extent, SectorBitmap};
+use sluice_proto::{Extent, SectorBitmap, SectorCount};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -29,12 +30,8 @@ async fn changed_wholly(sectors: u64) -> (Bench, Shipped) {
 async fn what_was_given_to_another_in_the_middle_of_a_cycle_is_not_written_on() {
     let (bench, delta) = changed_wholly(LARGE).await;
     let (old, new) = (bench.target.contents(), bench.source.padded());
-    let api = Arc::new(FakeApi::default());
     // Right before the second batch of three.
-    api.be_claimed_by_another(2);
-    let claim = Claim::of(&api, &delta.work);
-    let result = bench.session(&delta.work).await.apply(&delta.work, &claim).await;
-    assert!(matches!(result, Err(Stop::Lost)), "{result:?}");
+    lost(&bench, &delta, 2).await;
     let (now, third) = (bench.target.contents(), new.len() / 3);
     assert!(now[..third] == new[..third], "the first batch is written");
     assert!(now[third..] == old[third..], "and nothing else");
@@ -60,6 +57,30 @@ async fn a_first_copy_that_was_given_to_another_is_not_written_on() {
         assert!(matches!(result, Err(Stop::Lost)), "{result:?}");
         assert!(bench.target.contents() == old);
     }
+}
+
+/// Applies the cycle; another claims the disk right before the lease is asked after for the `nth` time.
+async fn lost(bench: &Bench, shipped: &Shipped, nth: u32) {
+    let api = Arc::new(FakeApi::default());
+    api.be_claimed_by_another(nth);
+    let claim = Claim::of(&api, &shipped.work);
+    let result = bench.session(&shipped.work).await.apply(&shipped.work, &claim).await;
+    assert!(matches!(result, Err(Stop::Lost)), "{result:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_was_given_to_another_neither_grows_nor_loses_what_the_other_grew_it_by() {
+    let (bench, resync, _) = scene(72).await;
+    let old = bench.target.contents();
+    lost(&bench, &resync, 1).await;
+    assert!(bench.target.contents() == old, "not grown");
+    // The other grows it, and ends its cycle there.
+    bench.target.grow(SectorCount(GROWN));
+    bench.target.tamper(|bytes| bytes[SECTORS as usize * 512..].fill(3));
+    let others = bench.target.contents();
+    // Behind the growing, before what is new is made zeros.
+    lost(&bench, &resync, 2).await;
+    assert!(bench.target.contents() == others);
 }
 
 #[tokio::test(start_paused = true)]

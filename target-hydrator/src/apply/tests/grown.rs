@@ -2,7 +2,7 @@
 
 use super::crash::{survives, until_crash};
 use super::{SECTORS, apply, initial, reason, scattered, verified};
-use crate::apply::Report;
+use crate::apply::{Claim, Report};
 use crate::ledger::State;
 use crate::target::TargetErrorKind;
 use crate::testkit::{Bench, FakeApi, Shipped, Then};
@@ -11,9 +11,10 @@ use sluice_proto::digests::{ZERO_GRAIN, grain_count, grain_digest, open_part};
 use sluice_proto::keys::DataKey;
 use sluice_proto::wire::{CycleRef, Outcome, Work};
 use sluice_proto::{ByteCount, CycleNo, Digest, Extent, GRAIN_BYTES, Generation, SectorBitmap, SectorCount};
+use std::sync::Arc;
 
 /// Sectors after the growth: it does not begin with a grain.
-const GROWN: u64 = SECTORS + 3 * 8192 + 33;
+pub(super) const GROWN: u64 = SECTORS + 3 * 8192 + 33;
 
 fn tail() -> [Extent; 3] {
     [Extent::new(7, 70), Extent::new(SECTORS - 2, 5), Extent::new(GROWN - 9, 9)]
@@ -34,15 +35,15 @@ fn comparison(bench: &Bench, cycle: u64) -> Work {
 }
 
 async fn compared(bench: &Bench, cycle: u64) -> Vec<Digest> {
-    let (work, api) = (comparison(bench, cycle), FakeApi::default());
-    bench.session(&work).await.digests(&work, &api).await.expect("delivered");
+    let (work, api) = (comparison(bench, cycle), Arc::new(FakeApi::default()));
+    bench.session(&work).await.digests(&work, &Claim::of(&api, &work)).await.expect("delivered");
     let part = api.part_of(work.disk, work.cycle, 0).await;
     let disk = bench.source.sectors();
     open_part(&part, &bench.source.key, 0, disk).expect("a part").1
 }
 
 /// A target that holds a cycle, and the comparison after its source has grown.
-async fn scene(seed: u64) -> (Bench, Shipped, CycleRef) {
+pub(super) async fn scene(seed: u64) -> (Bench, Shipped, CycleRef) {
     let mut bench = Bench::new(SECTORS, seed);
     let last = initial(&mut bench).await;
     let plan = grow(&mut bench);
@@ -163,7 +164,7 @@ async fn a_target_grows_on_nothing_but_the_agent_s_own_word() {
     assert_eq!(reason(&apply(&bench, &lie).await).0, FailReason::SourceChangedSize);
     let mut work = comparison(&bench, 3);
     work.size = ByteCount(GROWN * 512);
-    bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect("delivered");
+    bench.session(&work).await.digests(&work, &Claim::unrivalled(&work)).await.expect("delivered");
     let session = bench.session(&work).await;
     assert_eq!((session.ledger().source_size, session.ledger().growing), (ByteCount(SECTORS * 512), None));
     drop(session);
@@ -232,7 +233,7 @@ async fn a_source_that_shrank_is_refused_and_nothing_lost() {
     let before = bench.target.contents();
     let mut work = comparison(&bench, 3);
     work.size.0 -= 512;
-    let error = bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect_err("it shrank");
+    let error = bench.session(&work).await.digests(&work, &Claim::unrivalled(&work)).await.expect_err("it shrank");
     let text = format!("{error:?}");
     assert!(text.contains("never shrinks") && text.contains("SourceChangedSize"), "{text}");
     let plan = bench.source.scribble(&[Extent::new(5, 5)]);

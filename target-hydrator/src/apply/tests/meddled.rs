@@ -4,7 +4,7 @@ use super::{SECTORS, apply, initial, reason, scattered, verified};
 use crate::apply::{Claim, Environment, Session};
 use crate::ledger::State;
 use crate::spool::Spool;
-use crate::testkit::{Bench, FakeApi, Remote, Shipped, Then};
+use crate::testkit::{Bench, Remote, Shipped, Then};
 use sluice_cache_store::MemoryStore;
 use sluice_platform::system::OsEntropy;
 use sluice_proto::cycle::{CycleKind, FailReason};
@@ -40,7 +40,7 @@ fn comparison(bench: &Bench, cycle: u64) -> Work {
 /// A comparison and its resync settle what was done to the target.
 async fn heals(bench: &mut Bench, cycle: u64) {
     let work = comparison(bench, cycle);
-    bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect("delivered");
+    bench.session(&work).await.digests(&work, &Claim::unrivalled(&work)).await.expect("delivered");
     let plan = bench.source.full();
     let resync = bench.source.ship(CycleKind::Resync, cycle, plan, None).await;
     verified(bench, &resync).await;
@@ -91,7 +91,7 @@ async fn a_target_that_is_changed_after_its_comparison_is_noticed() {
     let plan = bench.source.scribble(&scattered());
     for (cycle, meddle_before) in [(2, true), (3, false)] {
         let work = comparison(&bench, cycle);
-        bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect("delivered");
+        bench.session(&work).await.digests(&work, &Claim::unrivalled(&work)).await.expect("delivered");
         let resync = bench.source.ship(CycleKind::Resync, cycle, plan.clone(), None).await;
         let why = match meddle_before {
             true => {
@@ -154,7 +154,7 @@ async fn a_comparison_that_leads_to_nothing_does_not_hide_what_another_has_writt
     let last = initial(&mut bench).await;
     let delta = another_has_written(&mut bench, last).await;
     let work = comparison(&bench, 4);
-    bench.session(&work).await.digests(&work, &FakeApi::default()).await.expect("delivered");
+    bench.session(&work).await.digests(&work, &Claim::unrivalled(&work)).await.expect("delivered");
     // The appliance is put back to before it, and gives the old cycle again, or one like it.
     assert_eq!(reason(&apply(&bench, &delta).await).0, FailReason::TargetChanged);
     let like = bench.source.ship(CycleKind::Delta, 5, delta.manifest.plan.clone(), Some(last)).await;
@@ -220,7 +220,7 @@ async fn a_comparison_keeps_its_number_while_the_target_is_what_it_was() {
         // By a hydrator that was just started, with random numbers.
         let environment = Environment { entropy: Arc::new(OsEntropy::new()), ..bench.environment() };
         let mut session = Session::open(environment, &work).await.expect("the state opens");
-        session.digests(&work, &FakeApi::default()).await.expect("delivered");
+        session.digests(&work, &Claim::unrivalled(&work)).await.expect("delivered");
         session.ledger().comparison.as_ref().expect("noted").number
     };
     let first = number(&bench).await;

@@ -1,18 +1,20 @@
 //! Flushes that fail: what they covered is written again, whatever is read from the target.
 
 use super::{SECTORS, apply, initial, reason, verified};
+use crate::apply::Claim;
 use crate::testkit::{Bench, FakeApi};
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::digests::{grain_digest, open_part};
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{CycleNo, Extent, GRAIN_BYTES, GRAIN_SECTORS, SectorBitmap, SectorCount};
+use std::sync::Arc;
 
 /// The grains that a comparison finds to differ from the source.
 pub(super) async fn differing(bench: &Bench, cycle: u64, last: CycleRef) -> SectorBitmap {
     let mut work = bench.source.work(CycleKind::Resync, cycle, SectorCount(0), Some(last));
     work.digests_wanted = true;
-    let api = FakeApi::default();
-    bench.session(&work).await.digests(&work, &api).await.expect("compared");
+    let api = Arc::new(FakeApi::default());
+    bench.session(&work).await.digests(&work, &Claim::of(&api, &work)).await.expect("compared");
     let part = api.part_of(work.disk, work.cycle, 0).await;
     let (_, digests) = open_part(&part, &bench.source.key, 0, bench.source.sectors()).expect("a part");
     let mut plan = SectorBitmap::new();

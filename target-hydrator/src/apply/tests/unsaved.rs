@@ -5,6 +5,7 @@ use crate::apply::Claim;
 use crate::testkit::{Bench, FakeApi, Then, stored};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::{BlockNo, CycleNo, Generation, SectorCount};
+use std::sync::Arc;
 
 #[tokio::test(start_paused = true)]
 async fn what_was_applied_ahead_counts_once_it_is_noted() {
@@ -39,18 +40,18 @@ async fn a_comparison_has_its_number_once_that_is_noted() {
     let mut work = bench.source.work(CycleKind::Resync, 2, SectorCount(0), Some(last));
     work.digests_wanted = true;
     let mut session = bench.session(&work).await;
-    let api = FakeApi::default();
+    let api = Arc::new(FakeApi::default());
     bench.faults.fail_state_after(0);
     for _ in 0..2 {
-        session.digests(&work, &api).await.expect_err("it can't be noted");
+        session.digests(&work, &Claim::of(&api, &work)).await.expect_err("it can't be noted");
         assert_eq!(session.ledger().comparison, None);
     }
     // Nor does the word that the target was compared.
     bench.faults.fail_state_after(1);
-    session.digests(&work, &api).await.expect_err("it can't be noted");
+    session.digests(&work, &Claim::of(&api, &work)).await.expect_err("it can't be noted");
     assert_eq!(session.ledger().compared, None);
     bench.faults.set(u64::MAX, Then::Nothing);
-    session.digests(&work, &api).await.expect("compared");
+    session.digests(&work, &Claim::of(&api, &work)).await.expect("compared");
     assert_eq!(session.ledger().compared, Some(CycleNo(2)));
 }
 

@@ -166,7 +166,7 @@ async fn a_block_device_must_be_enlarged_before_its_source_fits() {
     running.end().await;
     let mut session =
         crate::apply::Session::open(environment(&source, local(place.clone())), &work).await.expect("opens");
-    let refused = session.digests(&work, &*api).await.expect_err("too small");
+    let refused = session.digests(&work, &Claim::of(&api, &work)).await.expect_err("too small");
     assert!(format!("{refused:?}").contains("enlarge"), "before anything is read or sent: {refused:?}");
 
     // It comes with something on it, behind the source's new end too: that is compared, but for what lies behind the end.
@@ -179,7 +179,7 @@ async fn a_block_device_must_be_enlarged_before_its_source_fits() {
         .and_then(|file| file.write_all_at(&[0xaa; 2 << 20], 12 << 20).and_then(|()| file.sync_all()))
         .expect("written");
     // It is still open as it was.
-    session.digests(&work, &*api).await.expect("it is large enough now");
+    session.digests(&work, &Claim::of(&api, &work)).await.expect("it is large enough now");
     drop(session);
     let part = api.part_of(work.disk, work.cycle, 0).await;
     let (_, digests) = open_part(&part, &source.key, 0, source.sectors()).expect("a part");
