@@ -109,7 +109,10 @@ impl Session {
             self.bear_mark(&*target).await?;
         }
         claim.check().await?;
-        // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros.
+        // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros. Of a comparison
+        // of before nothing counts any more, and another hydrator may have brought the target further since.
+        let is_compared = self.file.ledger.compared == Some(work.cycle);
+        let zeros = if is_compared { zeros } else { to.sectors_ceil().0 };
         target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;

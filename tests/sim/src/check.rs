@@ -33,6 +33,8 @@ struct Inner {
     registered: Option<KeyEnvelope>,
     /// Manifests as they were first sent.
     manifests: BTreeMap<Digest, Sent>,
+    /// The newest verdict of each manifest that came to an appliance.
+    told: BTreeMap<Digest, verdict::Seen>,
     /// Manifests of whose cycles an appliance has believed that they are verified.
     verified: BTreeSet<Digest>,
     /// What of the cycles that run is stored.
@@ -125,6 +127,7 @@ impl Checker {
             keys: vec![key],
             registered: None,
             manifests: BTreeMap::new(),
+            told: BTreeMap::new(),
             verified: BTreeSet::new(),
             stored: Default::default(),
             shipped: CycleNo(0),

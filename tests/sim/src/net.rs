@@ -11,7 +11,7 @@ use sluice_appliance::service::{LocalAgent, LocalHydrator};
 use sluice_client::{AgentApi, ApiError, ApiResult, HydratorApi};
 use sluice_proto::wire::{
     AppliedRequest, ClaimReply, DiskStatus, GiveUp, Lease, NextReply, NextRequest, OpenReply, OpenRequest, Outcome,
-    RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
+    RegisterRequest, StoredSegment, Verdict, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::future::Future;
@@ -122,6 +122,9 @@ impl AgentApi for Wire<LocalAgent> {
         let reply = reply.await;
         let verdict = reply.as_ref().ok().and_then(|reply| reply.verdict.as_ref());
         verdict.into_iter().for_each(|verdict| self.checker.ended(verdict.cycle()));
+        if let Some(Verdict::Verified { manifest, .. }) = verdict {
+            self.checker.hears_verified(*manifest);
+        }
         reply
     }
     async fn open(&self, disk: DiskId, cycle: CycleNo, request: OpenRequest) -> ApiResult<OpenReply> {
@@ -219,9 +222,11 @@ impl HydratorApi for Wire<LocalHydrator> {
         self.call(move |peer| {
             let (request, seen, checker) = (request.clone(), seen.clone(), checker.clone());
             async move {
+                seen.iter().for_each(|seen| checker.is_told(seen));
                 // Also where nobody hears of it.
-                let believed = peer.verdict(disk, cycle, request).await;
-                believed.inspect(|()| seen.into_iter().for_each(|seen| checker.is_verified(seen)))
+                peer.verdict(disk, cycle, request)
+                    .await
+                    .inspect(|()| seen.into_iter().for_each(|seen| checker.is_verified(seen)))
             }
         })
         .await

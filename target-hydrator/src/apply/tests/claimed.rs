@@ -1,6 +1,6 @@
 //! Two machines that have the same disk, one of which was stopped in the middle of a cycle: it writes no older state over a newer one.
 
-use super::grown::{GROWN, scene};
+use super::grown::{GROWN, compared, scene};
 use super::{SECTORS, initial};
 use crate::apply::{Claim, Stop};
 use crate::driver::Hydrator;
@@ -80,6 +80,9 @@ async fn a_target_that_was_given_to_another_neither_grows_nor_loses_what_the_oth
     let others = bench.target.contents();
     // Behind the growing, before what is new is made zeros.
     lost(&bench, &resync, 2).await;
+    assert!(bench.target.contents() == others);
+    // Nor once the disk is ours again, for another cycle.
+    compared(&bench, 3).await;
     assert!(bench.target.contents() == others);
 }
 

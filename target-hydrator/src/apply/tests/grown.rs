@@ -34,7 +34,7 @@ fn comparison(bench: &Bench, cycle: u64) -> Work {
     work
 }
 
-async fn compared(bench: &Bench, cycle: u64) -> Vec<Digest> {
+pub(super) async fn compared(bench: &Bench, cycle: u64) -> Vec<Digest> {
     let (work, api) = (comparison(bench, cycle), Arc::new(FakeApi::default()));
     bench.session(&work).await.digests(&work, &Claim::of(&api, &work)).await.expect("delivered");
     let part = api.part_of(work.disk, work.cycle, 0).await;

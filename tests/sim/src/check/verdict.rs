@@ -1,7 +1,7 @@
 //! A cycle that is called verified: the target holds what the model disk says it must.
 //!
 //! What the target holds is looked at when a hydrator says so, and judged once the appliance believes it: a hydrator that has
-//! lost the disk to another is not believed.
+//! lost the disk to another is not believed. Where the appliance died right behind that, its successor's word to the agent tells.
 
 use super::{Checker, Sent};
 use crate::source::{ModelDisk, SwapMark, value_of};
@@ -29,6 +29,23 @@ impl Checker {
     pub fn says_verified(&self, cycle: CycleNo, manifest: Digest) -> Seen {
         self.note(&format!("verified {}", cycle.0));
         Seen { cycle, manifest, values: self.look(manifest) }
+    }
+
+    /// What a hydrator says has come to the appliance, which may die before it answers. Of two that say it one is refused.
+    pub fn is_told(&self, seen: &Seen) {
+        let mut inner = self.0.lock();
+        if inner.told.get(&seen.manifest).is_none_or(|known| known.values.is_err()) {
+            inner.told.insert(seen.manifest, seen.clone());
+        }
+    }
+
+    /// The agent hears that a cycle is verified.
+    pub fn hears_verified(&self, manifest: Digest) {
+        let told = self.0.lock().told.get(&manifest).cloned();
+        match told {
+            Some(seen) => self.is_verified(seen),
+            None => self.violation("the agent hears of a verdict that no hydrator gave"),
+        }
     }
 
     /// The appliance believes it.
