@@ -111,6 +111,11 @@ impl Medium {
         self.0.lock().device
     }
 
+    /// True where two machines can have it open at once.
+    pub fn is_shared(&self) -> bool {
+        self.0.lock().shared
+    }
+
     /// What a reader sees.
     pub fn contents(&self) -> Vec<u8> {
         let inner = self.0.lock();

@@ -144,7 +144,7 @@ impl World {
             entropy: Rng::new(seed, 2),
             odds: Arc::new(Mutex::new(Odds {
                 target_lies: first_lies.unwrap_or(first.target_lies),
-                stands_still: if twins_files.is_some() && shared { 8 } else { 0 },
+                stands_still: if twins_files.is_some() && shared { 3 } else { 0 },
                 ..first
             })),
             disk,

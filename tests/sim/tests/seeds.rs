@@ -7,6 +7,10 @@ use std::io::Write;
 const REGRESSIONS: &[(u64, &str)] = &[
     (150, "the checker took a write that had landed and was not complete at the swap for one that the image must hold"),
     (205, "the same"),
+    (
+        433,
+        "a hydrator that stood still, and had lost the disk to another meanwhile, wrote on where it did not ask for its lease",
+    ),
     (588, "an appliance that was put back to before a generation was never told of it again"),
     (785, "one that was put back to where a comparison had just begun refused the plan's segments for good"),
     (
@@ -18,12 +22,17 @@ const REGRESSIONS: &[(u64, &str)] = &[
         "a plan that was made by one hydrator's comparison was taken by another, which had compared when the target was different",
     ),
     (
+        3575,
+        "a growth that was gone on with made zeros of what another hydrator had written there, whose the disk was by then",
+    ),
+    (
         4612,
         "a hydrator that was killed in the middle of a cycle went on with it where a clone of it had brought the target further, for \
          an appliance that was put back",
     ),
     (4779, "the same as 3042"),
     (5362, "the checker took a swap of an agent whose state was put back to before it for that of the plan"),
+    (5484, "a growth that was ended under a later cycle made zeros of what another hydrator had written there"),
     (
         7821,
         "a release that was cut off and the next one had the same number, so a state put back from between was trusted",

@@ -158,7 +158,7 @@ impl World {
     pub(super) fn twin(self: &Arc<Self>, life: Life) -> JoinHandle<()> {
         let Some(files) = &self.twins_files else { return tokio::spawn(async {}) };
         let has_target = |files: &Files| ledger_of(files).is_some_and(|l| l.target.is_some_and(|target| target.made));
-        if has_target(&self.hydrator_files) && (self.rng.once_in(2) || !has_target(files)) {
+        if has_target(&self.hydrator_files) && (self.medium.is_shared() || self.rng.once_in(2) || !has_target(files)) {
             files.restore(&self.hydrator_files);
         }
         match has_target(files) {
