@@ -25,8 +25,8 @@ impl Session {
     /// The target can't be read, or the appliance can't be reached; the same work may be given again.
     pub async fn digests(&mut self, work: &Work, claim: &Claim) -> Result<(), Stop> {
         let result = self.all_digests(work, claim).await;
-        if result.is_err() {
-            self.settle_target().await;
+        if let Err(stop) = &result {
+            self.settle(stop).await;
         }
         result
     }

@@ -92,7 +92,8 @@ impl Service {
             claimed.state = claimed.state.on(event).map_err(impossible)?;
         }
         let mut record = state.record.clone();
-        record.lease.0 += 1;
+        // By the clock, so that an appliance that is put back does not give one out twice.
+        record.lease.0 = (record.lease.0 + 1).max(inner.ports.clock.unix_ms());
         let first = record.hydrator.is_none();
         record.hydrator = Some(who.name.to_string());
         inner.ports.repository.save(&record, Some(&claimed)).await.map_err(repository_failed)?;

@@ -88,7 +88,7 @@ impl Session {
                 true => self.suite(work).await?,
                 false => Suite::Aes256Gcm,
             };
-            let pipeline = self.pipeline(work, key, suite, work.sectors, target);
+            let pipeline = self.pipeline(work, None, key, suite, work.sectors, target);
             let _goes_first = self.env.budget.delta();
             self.ahead = Some(Ahead { pipeline, checked: BTreeMap::new(), left: BTreeSet::new(), _goes_first });
         }

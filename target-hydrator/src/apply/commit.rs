@@ -1,7 +1,6 @@
 //! A committed cycle on its way to the target: checked, written, read back, compared, noted.
 
 use super::accept;
-use super::claim::Claim;
 use super::pipeline::{LANES, Pipeline, in_lanes};
 use super::segment::{Job, Opened};
 use super::session::Session;
@@ -35,7 +34,6 @@ pub(super) struct Committed {
     /// BLAKE3 of the manifest.
     pub hash: Digest,
     pub pipeline: Arc<Pipeline>,
-    pub claim: Claim,
 }
 
 /// Segments that were checked and are held until they are written, with the room that they take.
@@ -178,8 +176,8 @@ impl Session {
             if batch.is_empty() && written.is_none() && flushed.is_none() {
                 return Ok(tally);
             }
-            if !batch.is_empty() {
-                cycle.claim.check().await?;
+            if !batch.is_empty() || written.is_some() {
+                cycle.pipeline.check_claim().await?;
             }
             let write = |job: &Arc<Job>| cycle.pipeline.clone().write(job.clone(), held.opened.pop_front());
             let writes: Vec<_> = batch.iter().map(write).collect();
@@ -225,8 +223,8 @@ impl Session {
         loop {
             let batch = next_batch(&mut jobs, BATCH_BYTES, LANES);
             let last = batch.is_empty();
-            if !last {
-                cycle.claim.check().await?;
+            if !last || behind.is_some() {
+                cycle.pipeline.check_claim().await?;
             }
             let bring = |job: &Arc<Job>| {
                 let (pipeline, job, here) = (cycle.pipeline.clone(), job.clone(), present.next().unwrap_or(false));
@@ -313,6 +311,7 @@ impl Session {
 
     async fn note_verified(&mut self, done: VerifiedCycle, pipeline: &Pipeline) -> Result<(), Stop> {
         // An empty cycle has written nothing, but a dynamic image may still have tables to bring out.
+        pipeline.check_claim().await?;
         pipeline.target.sync().await?;
         let fingerprint = pipeline.target.fingerprint().await?;
         let note = |ledger: &mut Ledger| {

@@ -15,8 +15,11 @@ use crate::target::{Target, Watched};
 use sluice_proto::cycle::FailReason;
 use sluice_proto::manifest::Manifest;
 use sluice_proto::wire::Work;
-use sluice_proto::{ByteCount, Extent};
+use sluice_proto::{ByteCount, Extent, SECTOR_BYTES};
 use std::sync::Arc;
+
+/// Sectors that are made zeros before it is asked again whose the disk is: 1 GiB.
+const ZEROS_AT_ONCE: u64 = (1 << 30) / SECTOR_BYTES;
 
 impl Session {
     /// Grows the target where the manifest says that the source has grown. Whether the cycle may be applied is judged
@@ -108,12 +111,21 @@ impl Session {
             self.file.change(|ledger| ledger.compared = None).await?;
             self.bear_mark(&*target).await?;
         }
-        claim.check().await?;
         // The comparison took what the target lacked for zeros, and behind the source's end there are to be zeros. Of a comparison
-        // of before nothing counts any more, and another hydrator may have brought the target further since.
-        let is_compared = self.file.ledger.compared == Some(work.cycle);
-        let zeros = if is_compared { zeros } else { to.sectors_ceil().0 };
-        target.zero(Extent::new(zeros, target.sectors().0.saturating_sub(zeros))).await?;
+        // of before nothing counts any more: another hydrator may have brought the target further since, and made it larger.
+        let end = target.sectors().0;
+        let mut at = match self.file.ledger.compared == Some(work.cycle) {
+            true => zeros,
+            false if work.size == to => to.sectors_ceil().0,
+            false => end,
+        };
+        while at < end {
+            claim.check().await?;
+            let piece = Extent::new(at, (end - at).min(ZEROS_AT_ONCE));
+            target.zero(piece).await?;
+            at = piece.end().0;
+        }
+        claim.check().await?;
         target.sync().await?;
         let fingerprint = target.fingerprint().await?;
         let end = |ledger: &mut Ledger| {

@@ -17,7 +17,7 @@ use sluice_proto::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::segment::SEGMENT_BLOCKS_MAX;
 use sluice_proto::stream::{BlockCv, StreamDigest, block_count};
-use sluice_proto::wire::{StoredSegment, Work};
+use sluice_proto::wire::{Lease, StoredSegment, Work};
 use sluice_proto::{BLOCK_SECTORS, BlockNo, ByteCount, CycleNo, Extent, Generation, SectorCount};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(super) struct Streamed {
     /// The digest of what was read back, from block 0 on; none where an earlier process applied the beginning.
     pub digest: Option<StreamDigest>,
     end: BlockNo,
+    /// Of another claim than this nothing counts as proven: somebody may have had the disk in between.
+    lease: Lease,
     /// What is on the target behind `end`, not yet flushed and read back.
     behind: Option<Behind>,
     /// Something was wrong with a segment: the rest waits for the commit.
@@ -79,8 +81,8 @@ impl Session {
     /// The segments are left to the commit.
     pub async fn stream(&mut self, work: &Work, claim: &Claim) -> Result<Option<Vec<String>>, Stop> {
         let result = self.stream_step(work, claim).await;
-        if result.is_err() {
-            self.settle_target().await;
+        if let Err(stop) = &result {
+            self.settle(stop).await;
         }
         if matches!(result, Err(Stop::Fail(_)))
             && let Some(streamed) = &mut self.streamed
@@ -93,15 +95,15 @@ impl Session {
 
     async fn stream_step(&mut self, work: &Work, claim: &Claim) -> Result<Option<Vec<String>>, Stop> {
         let pipeline = self.streaming(work, claim).await?;
+        if self.streamed.as_ref().is_some_and(|s| s.behind.is_some()) || !work.stored.is_empty() {
+            claim.check().await?;
+        }
         let behind = self.streamed.as_mut().and_then(|streamed| streamed.behind.take());
         let applied = self.file.ledger.applied_end(work.cycle, work.generation);
         let from = behind.as_ref().and_then(|b| b.batch.last()).map_or(applied, |job| job.end());
         let batch = next_jobs(work, from, pipeline.cycle.stream);
         if batch.is_empty() && behind.is_none() {
             return Ok(None);
-        }
-        if !batch.is_empty() {
-            claim.check().await?;
         }
         let writes: Vec<_> = batch.iter().map(|job| pipeline.clone().check_and_write(job.clone())).collect();
         // Both come to their end, whatever the other does: what is noted as applied and the digest of it go together.
@@ -111,6 +113,11 @@ impl Session {
             streamed.behind = Some(Behind { batch, source });
         }
         Ok(Some(names))
+    }
+
+    /// What was read back ahead of the commit counts no longer: the disk may have been another's since.
+    pub fn doubt_streamed(&mut self) {
+        self.streamed.iter_mut().for_each(|streamed| streamed.digest = None);
     }
 
     /// Brings what was written ahead of the commit to its end. What can't be proven is left to the commit.
@@ -153,6 +160,7 @@ impl Session {
         let end = self.file.ledger.applied_end(work.cycle, work.generation);
         if let Some(streamed) = &mut self.streamed
             && (streamed.pipeline.cycle.cycle, streamed.pipeline.cycle.generation) == (work.cycle, work.generation)
+            && streamed.lease == claim.lease
         {
             if streamed.end != end {
                 // Noted, but not counted: the commit reads it back.
@@ -163,12 +171,19 @@ impl Session {
         let key = self.unlock(work).await?;
         let target = self.target(work, claim).await?;
         let suite = self.suite(work).await?;
-        let pipeline = self.pipeline(work, key, suite, work.sectors, target.clone());
+        let pipeline = self.pipeline(work, Some(claim), key, suite, work.sectors, target.clone());
         self.begin_initial(work.cycle, work.generation, &*target).await?;
         let end = self.file.ledger.applied_end(work.cycle, work.generation);
         self.env.progress.begin(work.disk, work.cycle, Phase::Writing, ByteCount(work.sectors.bytes().0 * 2));
         let digest = (end == BlockNo(0)).then(StreamDigest::default);
-        self.streamed = Some(Streamed { pipeline: pipeline.clone(), digest, end, behind: None, stopped: false });
+        self.streamed = Some(Streamed {
+            pipeline: pipeline.clone(),
+            digest,
+            end,
+            lease: claim.lease,
+            behind: None,
+            stopped: false,
+        });
         Ok(pipeline)
     }
 

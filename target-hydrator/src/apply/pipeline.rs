@@ -2,6 +2,7 @@
 
 use super::ahead::Checked;
 use super::budget::Budget;
+use super::claim::Claim;
 use super::segment::{Cycle, Job, Op, Opened, buffer, open, open_ahead, open_piece};
 use super::stop::Stop;
 use crate::compute::Compute;
@@ -39,6 +40,8 @@ pub(crate) struct Pipeline {
     pub progress: Progress,
     pub budget: Budget,
     pub zeros: Zeros,
+    /// Under which the target is written; none for what only checks or reads.
+    pub claim: Option<Claim>,
     /// A first copy, which gives way to other cycles.
     pub initial: bool,
 }
@@ -203,6 +206,7 @@ impl Pipeline {
             progress: self.progress.clone(),
             budget: self.budget.clone(),
             zeros: Zeros::default(),
+            claim: None,
             initial: self.initial,
         });
         let plan = SectorBitmap::full(self.cycle.sectors);
@@ -254,7 +258,17 @@ impl Pipeline {
         Ok(cvs)
     }
 
+    /// Before a batch is written or flushed: the disk must still be ours.
+    pub async fn check_claim(&self) -> Result<(), Stop> {
+        self.claim()?.check().await
+    }
+
+    fn claim(&self) -> Result<&Claim, Stop> {
+        self.claim.as_ref().ok_or_else(|| Stop::Later("the disk was not claimed".to_owned()))
+    }
+
     async fn carry_out(&self, ops: Vec<Op>) -> Result<(), Stop> {
+        self.claim()?.check_lately().await?;
         let carry_out = |op| async move {
             let target = self.target.clone();
             let bytes = match op {

@@ -3,6 +3,7 @@
 //! a free device may put them into use.
 
 use super::session::Session;
+use super::stop::Stop;
 use crate::state::StateError;
 
 impl Session {
@@ -15,6 +16,15 @@ impl Session {
         if let Err(error) = self.keep_unflushed().await {
             tracing::warn!(disk = %self.file.ledger.disk, "what a failed flush may have lost is known until the hydrator ends: {error}");
         }
+    }
+
+    /// The same where the disk may have been lost: then nothing is flushed any more, as the tables of an image would come over
+    /// those of the other.
+    pub(crate) async fn settle(&mut self, stop: &Stop) {
+        if matches!(stop, Stop::Lost) {
+            (self.streamed, self.ahead, self.target) = (None, None, None);
+        }
+        self.settle_target().await;
     }
 
     /// Keeps over a restart what failed flushes may have lost, where that has changed.

@@ -174,13 +174,13 @@ impl Session {
                 Ok(verified)
             }
             Err(Stop::Fail(failure)) => {
-                self.note_failure(work, &failure).await?;
+                self.note_failure(work, claim, &failure).await?;
                 report.outcome = failed(failure);
                 Ok(report)
             }
-            Err(other) => {
-                self.settle_target().await;
-                Err(other)
+            Err(stop) => {
+                self.settle(&stop).await;
+                Err(stop)
             }
         }
     }
@@ -226,9 +226,8 @@ impl Session {
         facts.judge().map_err(Stop::Fail)?;
         let folder = cycle_folder(work.disk, work.generation, work.cycle);
         self.env.spool.tidy(&work.disk.to_string(), Some(&folder)).await;
-        let pipeline = self.pipeline(work, key, manifest.suite, manifest.plan.count(), target);
-        let (manifest, claim) = (Arc::new(manifest), claim.clone());
-        let done = self.commit(Committed { manifest, hash, pipeline, claim }).await?;
+        let pipeline = self.pipeline(work, Some(claim), key, manifest.suite, manifest.plan.count(), target);
+        let done = self.commit(Committed { manifest: Arc::new(manifest), hash, pipeline }).await?;
         Ok(Report::verified(&done, proof))
     }
 
@@ -298,9 +297,14 @@ impl Session {
         let targets = self.env.targets.clone();
         let mut record = targets.choose(work, &self.file.ledger).await?;
         if !record.made {
-            let begun = Some(record.clone());
-            self.file.change(|ledger| (ledger.source_size, ledger.target) = (work.size, begun)).await?;
             claim.check().await?;
+            let (begun, before) = (Some(record.clone()), self.file.ledger.target.clone());
+            self.file.change(|ledger| (ledger.source_size, ledger.target) = (work.size, begun)).await?;
+            if let Err(stop) = claim.check().await {
+                // Or what the other makes there would be taken for our own beginning.
+                self.file.change(|ledger| ledger.target = before).await?;
+                return Err(stop);
+            }
             targets.make(work, &record).await?;
         }
         let target = targets.open(&Work { size: self.file.ledger.source_size, ..work.clone() }, &record).await?;
@@ -314,6 +318,7 @@ impl Session {
     pub(super) fn pipeline(
         &self,
         work: &Work,
+        claim: Option<&Claim>,
         key: DataKey,
         suite: Suite,
         stream: SectorCount,
@@ -336,12 +341,13 @@ impl Session {
             progress: self.env.progress.clone(),
             budget: self.env.budget.clone(),
             zeros: Zeros::default(),
+            claim: claim.cloned(),
             initial: work.kind == CycleKind::Initial,
         })
     }
 
     /// Brings the ledger in line with a failed cycle: what it wrote stays marked until a later cycle brings it again.
-    async fn note_failure(&mut self, work: &Work, failure: &Failure) -> Result<(), StateError> {
+    async fn note_failure(&mut self, work: &Work, claim: &Claim, failure: &Failure) -> Result<(), StateError> {
         (self.streamed, self.ahead) = (None, None);
         if failure.reason == FailReason::TargetChanged {
             // Another file may be under its name: it is opened again.
@@ -356,7 +362,10 @@ impl Session {
         if failure.reason.is_doubt() && failure.reason != FailReason::SourceChangedSize && ledger.doubt.is_none() {
             ledger.doubt = Some(failure.detail.clone());
         }
-        if ledger.fingerprint.is_none()
+        // Where it is another's by now nothing is flushed any more, and nothing that shows of it is ours to note.
+        let is_ours = !matches!(claim.check().await, Err(Stop::Lost));
+        if is_ours
+            && ledger.fingerprint.is_none()
             && let Some(target) = &self.target
         {
             // What is still under way must end first. A target that can't even be asked stays without a fingerprint, and so

@@ -10,8 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long a disk is left to another hydrator that took it over.
+/// How long a disk is left to another hydrator that took it over. Each further time in the same cycle it is twice as long: of
+/// two that both go on one must come to its end.
 const LOST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest.
+const LOST_PAUSE_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Applied segments of which the appliance may not know yet: a step's. It shows four times as many, so that there are
 /// always some to go on with.
 const UNTOLD_MAX: usize = 32;
@@ -54,6 +57,8 @@ pub(super) struct DiskTask {
     untold: Vec<String>,
     /// Up to where the appliance was told under that claim that the cycle is applied.
     told: BlockNo,
+    /// The cycle that was last lost to another hydrator, and how often before.
+    lost: (Option<CycleNo>, u32),
 }
 
 impl DiskTask {
@@ -69,6 +74,7 @@ impl DiskTask {
             claimed: None,
             untold: Vec::new(),
             told: BlockNo(0),
+            lost: (None, 0),
         }
     }
 
@@ -106,11 +112,22 @@ impl DiskTask {
                 }
                 Next::Lost => {
                     tracing::warn!(disk = %self.disk, "another hydrator has taken this disk over; leaving it alone");
-                    self.session = None;
+                    (self.session, self.claimed) = (None, None);
+                    let pause = self.lost_again(current.map(|work| work.cycle));
                     tokio::time::sleep(LOST_PAUSE).await;
+                    // Beyond that only for this cycle: the other may be gone.
+                    let other_cycle = work.wait_for(|now| now.as_ref().map(|w| w.cycle) != self.lost.0);
+                    drop(tokio::time::timeout(pause - LOST_PAUSE, other_cycle).await);
                 }
             }
         }
+    }
+
+    /// Counts how often a cycle was lost to another hydrator; how long the disk is left to that one.
+    fn lost_again(&mut self, cycle: Option<CycleNo>) -> Duration {
+        let times = if self.lost.0 == cycle { self.lost.1 + 1 } else { 0 };
+        self.lost = (cycle, times);
+        LOST_PAUSE.saturating_mul(1 << times.min(10)).min(LOST_PAUSE_MAX)
     }
 
     fn forget_ahead(&mut self, but: Option<&Work>) {
@@ -161,6 +178,14 @@ impl DiskTask {
     }
 
     async fn apply(&mut self, work: &Work) -> Next {
+        // Before the claim that ends it.
+        let is_held = match self.claimed.take().filter(|claim| claim.is_of(work)) {
+            Some(claim) => claim.is_held().await,
+            None => false,
+        };
+        if let Some(session) = self.session.as_mut().filter(|_| !is_held) {
+            session.doubt_streamed();
+        }
         let claim = match self.claim(work).await {
             Ok(claim) => claim,
             Err(next) => return next,
@@ -247,7 +272,7 @@ impl DiskTask {
         if !self.session.as_ref().is_some_and(|session| session.can_stream(work)) {
             return Next::Rest;
         }
-        let claim = match self.claimed.clone().filter(|claim| claim.cycle == work.cycle) {
+        let claim = match self.claimed.clone().filter(|claim| claim.is_of(work)) {
             Some(claim) => Ok(claim),
             None => self.claim(work).await,
         };
@@ -290,7 +315,11 @@ impl DiskTask {
                 tracing::warn!(disk = %self.disk, "not applied ahead of the commit: {}", failure.detail);
                 Next::Rest
             }
-            Err(stop) => stopped(stop),
+            Err(stop) => {
+                // It may be a claim that nobody knows any more.
+                self.claimed = None;
+                stopped(stop)
+            }
         }
     }
 }
