@@ -1,6 +1,7 @@
 //! The checker, apart from the workload: it knows the model disk and judges what the real code says and keeps.
 
 mod lost;
+mod owner;
 mod stored;
 mod verdict;
 
@@ -33,8 +34,10 @@ struct Inner {
     registered: Option<KeyEnvelope>,
     /// Manifests as they were first sent.
     manifests: BTreeMap<Digest, Sent>,
-    /// The newest verdict of each manifest that came to an appliance.
+    /// Of each manifest the newest verdict that came to an appliance from whom the disk was then.
     told: BTreeMap<Digest, verdict::Seen>,
+    /// Whose the disk is.
+    owner: Option<owner::Owner>,
     /// Manifests of whose cycles an appliance has believed that they are verified.
     verified: BTreeSet<Digest>,
     /// What of the cycles that run is stored.
@@ -128,6 +131,7 @@ impl Checker {
             registered: None,
             manifests: BTreeMap::new(),
             told: BTreeMap::new(),
+            owner: None,
             verified: BTreeSet::new(),
             stored: Default::default(),
             shipped: CycleNo(0),

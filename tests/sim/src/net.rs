@@ -4,6 +4,7 @@ use crate::check::Checker;
 use crate::life::{Life, Step};
 use crate::machine::Odds;
 use crate::rng::Rng;
+use crate::target::Machine;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -36,6 +37,8 @@ pub struct Wire<T: Clone> {
     pub odds: Arc<Mutex<Odds>>,
     /// Who watches.
     pub checker: Checker,
+    /// On which of the target's machines the client runs, where it is a hydrator.
+    pub machine: Machine,
 }
 
 impl<T: Clone + Send + Sync + 'static> Wire<T> {
@@ -201,7 +204,15 @@ impl HydratorApi for Wire<LocalHydrator> {
         .await
     }
     async fn claim(&self, disk: DiskId, cycle: CycleNo, generation: Generation) -> ApiResult<ClaimReply> {
-        self.call(move |peer| async move { peer.claim(disk, cycle, generation).await }).await
+        let (checker, machine) = (self.checker.clone(), self.machine);
+        self.call(move |peer| {
+            let checker = checker.clone();
+            async move {
+                // Also where nobody hears of it.
+                peer.claim(disk, cycle, generation).await.inspect(|claim| checker.is_claimed(machine, claim.lease))
+            }
+        })
+        .await
     }
     async fn check_lease(&self, disk: DiskId, cycle: CycleNo, generation: Generation, lease: Lease) -> ApiResult<()> {
         self.call(move |peer| async move { peer.check_lease(disk, cycle, generation, lease).await }).await
@@ -215,7 +226,9 @@ impl HydratorApi for Wire<LocalHydrator> {
     }
     async fn verdict(&self, disk: DiskId, cycle: CycleNo, request: VerdictRequest) -> ApiResult<()> {
         let seen = match (&request.outcome, request.manifest) {
-            (Outcome::Verified { .. }, Some(manifest)) => Some(self.checker.says_verified(cycle, manifest)),
+            (Outcome::Verified { .. }, Some(manifest)) => {
+                Some(self.checker.says_verified(cycle, manifest, request.lease))
+            }
             _ => None,
         };
         let checker = self.checker.clone();

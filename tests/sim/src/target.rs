@@ -1,5 +1,6 @@
 //! The target's medium: what was not flushed may be lost, torn or reordered when its machine crashes.
 
+use crate::check::Checker;
 use crate::life::{Life, Step};
 use crate::machine::{Files, Odds, SimState};
 use crate::rng::Rng;
@@ -182,6 +183,7 @@ pub struct SimTarget {
     life: Life,
     rng: Rng,
     odds: Arc<Mutex<Odds>>,
+    checker: Checker,
 }
 
 impl Drop for SimTarget {
@@ -203,6 +205,7 @@ impl SimTarget {
         if step == Step::NotDone {
             std::future::pending::<()>().await;
         }
+        self.checker.writes(self.machine);
         if self.rng.once_in(self.odds.lock().target_errors) {
             return Err(TargetError::new(TargetErrorKind::Full, "simulated full target"));
         }
@@ -323,6 +326,8 @@ pub struct SimTargets {
     pub rng: Rng,
     /// How often things go wrong.
     pub odds: Arc<Mutex<Odds>>,
+    /// Who watches.
+    pub checker: Checker,
 }
 
 #[async_trait]
@@ -339,6 +344,7 @@ impl TargetFactory for SimTargets {
         Ok(ledger.target.clone().unwrap_or(fresh))
     }
     async fn make(&self, work: &Work, _: &TargetRecord) -> Result<(), TargetError> {
+        self.checker.writes(self.machine);
         let mut inner = self.medium.0.lock();
         if inner.is_locked_for(self.machine) {
             return Err(busy());
@@ -366,12 +372,14 @@ impl TargetFactory for SimTargets {
             life: self.life.clone(),
             rng: self.rng.clone(),
             odds: self.odds.clone(),
+            checker: self.checker.clone(),
         }))
     }
     async fn check_growth(&self, _: &Work, _: &TargetRecord, _: ByteCount, _: ByteCount) -> Result<(), TargetError> {
         Ok(())
     }
     async fn grow(&self, _: &Work, _: &TargetRecord, _: ByteCount, to: ByteCount) -> Result<(), TargetError> {
+        self.checker.writes(self.machine);
         let mut inner = self.medium.0.lock();
         if inner.is_locked_for(self.machine) {
             return Err(busy());

@@ -258,6 +258,9 @@ impl World {
         for _ in 0..PATIENCE.as_secs() * 2 {
             tokio::time::sleep(Duration::from_millis(500)).await;
             if self.checker.proven().as_ref() == Some(&source) {
+                if self.medium.values() != source {
+                    self.checker.violation("the target is no longer what was proven, and nobody has said so");
+                }
                 return;
             }
         }

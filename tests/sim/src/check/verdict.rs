@@ -7,6 +7,7 @@ use super::{Checker, Sent};
 use crate::source::{ModelDisk, SwapMark, value_of};
 use sluice_proto::cycle::{Consistency, CycleKind};
 use sluice_proto::manifest::Manifest;
+use sluice_proto::wire::Lease;
 use sluice_proto::{CycleNo, Digest};
 use tokio::time::Instant;
 
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 pub struct Seen {
     cycle: CycleNo,
     manifest: Digest,
+    lease: Lease,
     /// All its values, or what is wrong with them.
     values: Result<Vec<u64>, String>,
 }
@@ -26,15 +28,16 @@ impl Checker {
     }
 
     /// A hydrator is about to say that a cycle is verified.
-    pub fn says_verified(&self, cycle: CycleNo, manifest: Digest) -> Seen {
+    pub fn says_verified(&self, cycle: CycleNo, manifest: Digest, lease: Lease) -> Seen {
         self.note(&format!("verified {}", cycle.0));
-        Seen { cycle, manifest, values: self.look(manifest) }
+        Seen { cycle, manifest, lease, values: self.look(manifest) }
     }
 
-    /// What a hydrator says has come to the appliance, which may die before it answers. Of two that say it one is refused.
+    /// What a hydrator says has come to the appliance, which may die before it answers. It believes nobody but who has the
+    /// newest lease.
     pub fn is_told(&self, seen: &Seen) {
         let mut inner = self.0.lock();
-        if inner.told.get(&seen.manifest).is_none_or(|known| known.values.is_err()) {
+        if inner.owner.is_some_and(|owner| owner.lease == seen.lease) {
             inner.told.insert(seen.manifest, seen.clone());
         }
     }

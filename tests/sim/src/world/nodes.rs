@@ -62,13 +62,14 @@ impl World {
         })
     }
 
-    fn wire<T: Clone>(&self, peer: &Running<T>, life: &Life) -> Wire<T> {
+    fn wire<T: Clone>(&self, peer: &Running<T>, life: &Life, machine: Machine) -> Wire<T> {
         Wire {
             peer: peer.clone(),
             life: life.clone(),
             rng: self.rng.clone(),
             odds: self.odds.clone(),
             checker: self.checker.clone(),
+            machine,
         }
     }
 
@@ -142,7 +143,7 @@ impl World {
             rng: self.rng.clone(),
             read_errors: self.odds.lock().source_errors,
         });
-        let api: Arc<dyn AgentApi> = Arc::new(self.wire(&self.agents_way, life));
+        let api: Arc<dyn AgentApi> = Arc::new(self.wire(&self.agents_way, life, Machine::First));
         let entropy: Arc<dyn Entropy> = Arc::new(self.entropy.clone());
         let options = CaptureOptions { segment_bytes: self.segment_bytes, ..CaptureOptions::default() };
         let capture = Capture::new(source, api, Workers::inline(), entropy, options);
@@ -181,6 +182,7 @@ impl World {
                 life: life.clone(),
                 rng: self.rng.clone(),
                 odds: self.odds.clone(),
+                checker: self.checker.clone(),
             }),
             entropy: Arc::new(self.entropy.clone()),
             compute: Compute::Inline,
@@ -188,7 +190,7 @@ impl World {
             allow_plain: false,
             budget: sluice_hydrator::Budget::default(),
         };
-        let api = Arc::new(self.wire(&self.hydrators_way, &life));
+        let api = Arc::new(self.wire(&self.hydrators_way, &life, machine));
         tokio::spawn(async move {
             let (keep, stop) = watch::channel(false);
             Hydrator::new(environment, api).run(stop).await;
