@@ -1,5 +1,6 @@
 //! The whole hydrator on real files, with an appliance that a test plays.
 
+mod claimed;
 mod exchanged;
 mod foreign;
 mod grown;

@@ -8,7 +8,8 @@ use sluice_proto::wire::{
     AppliedRequest, ClaimReply, ErrorCode, Lease, VerdictRequest, WireError, Work, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::Notify;
 
 #[derive(Default)]
@@ -25,8 +26,8 @@ struct Inner {
     answered: bool,
     /// Requests that find nobody.
     unreachable: u32,
-    /// How often a lease is still the newest before another hydrator claims the disk; 0 where none does.
-    claimed_by_another: u32,
+    /// How often a lease is still the newest before another hydrator claims the disk, one time after the other.
+    claimed_by_another: VecDeque<u32>,
     /// Words of applied segments for which the appliance's state has no room.
     no_room: u32,
 }
@@ -50,9 +51,14 @@ impl FakeApi {
     pub fn be_unreachable(&self, count: u32) {
         self.inner.lock().unreachable = count;
     }
-    /// Another hydrator claims the disk right before the lease is asked after for the `nth` time from now on.
+    /// Another hydrator claims the disk right before the lease is asked after for the `nth` time from now on, or from the last such
+    /// time on.
     pub fn be_claimed_by_another(&self, nth: u32) {
-        self.inner.lock().claimed_by_another = nth;
+        self.inner.lock().claimed_by_another.push_back(nth);
+    }
+    /// The appliance is put back to before the disk was ever claimed.
+    pub fn be_put_back(&self) {
+        self.inner.lock().leases.clear();
     }
     pub fn have_no_room(&self, count: u32) {
         self.inner.lock().no_room = count;
@@ -154,16 +160,19 @@ impl HydratorApi for FakeApi {
     async fn check_lease(&self, disk: DiskId, _: CycleNo, _: Generation, lease: Lease) -> ApiResult<()> {
         self.reach()?;
         let mut inner = self.inner.lock();
-        if let Some(left) = inner.claimed_by_another.checked_sub(1) {
-            inner.claimed_by_another = left;
-            if left == 0 {
+        if let Some(left) = inner.claimed_by_another.front_mut() {
+            *left -= 1;
+            if *left == 0 {
+                inner.claimed_by_another.pop_front();
                 *inner.leases.entry(disk).or_default() += 1;
             }
         }
-        match inner.leases.get(&disk).copied().unwrap_or_default() == lease.0 {
-            true => Ok(()),
-            false => Err(WireError::new(ErrorCode::LeaseLost, "another hydrator has it").into()),
-        }
+        let code = match inner.leases.get(&disk).copied().unwrap_or_default().cmp(&lease.0) {
+            Ordering::Equal => return Ok(()),
+            Ordering::Greater => ErrorCode::LeaseLost,
+            Ordering::Less => ErrorCode::BadRequest,
+        };
+        Err(WireError::new(code, "another hydrator has it, or nobody").into())
     }
 
     async fn applied(&self, disk: DiskId, cycle: CycleNo, request: AppliedRequest) -> ApiResult<()> {

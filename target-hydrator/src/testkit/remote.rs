@@ -6,6 +6,7 @@ use sluice_cache_store::{CacheStore, Listed, MemoryStore, StoreError};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What somebody does when an object is read, which is named.
 type Deed = Box<dyn Fn(&str) + Send + Sync>;
@@ -14,15 +15,21 @@ pub(crate) struct Remote {
     inner: Arc<MemoryStore>,
     gets: AtomicU64,
     at_get: Option<Deed>,
+    /// How long a read takes.
+    takes: Duration,
 }
 
 impl Remote {
     pub fn new(inner: Arc<MemoryStore>) -> Self {
-        Self { inner, gets: AtomicU64::new(0), at_get: None }
+        Self { inner, gets: AtomicU64::new(0), at_get: None, takes: Duration::ZERO }
     }
     /// Somebody does this whenever an object is read, which is named.
     pub fn meanwhile(inner: Arc<MemoryStore>, deed: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { at_get: Some(Box::new(deed)), ..Self::new(inner) }
+    }
+    /// Each read takes this long.
+    pub fn slow(inner: Arc<MemoryStore>, takes: Duration) -> Self {
+        Self { takes, ..Self::new(inner) }
     }
     pub fn gets(&self) -> u64 {
         self.gets.load(Ordering::Relaxed)
@@ -42,6 +49,8 @@ impl CacheStore for Remote {
         if let Some(deed) = &self.at_get {
             deed(key);
         }
+        // sleep: simulated time.
+        tokio::time::sleep(self.takes).await;
         self.inner.get(key, len_max).await
     }
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -2,12 +2,13 @@
 
 use super::grown::{GROWN, compared, scene};
 use super::{SECTORS, initial};
-use crate::apply::{Claim, Stop};
+use crate::apply::{Claim, Environment, Session, Stop};
 use crate::driver::Hydrator;
-use crate::testkit::{Bench, FakeApi, Shipped, stored};
+use crate::spool::Spool;
+use crate::testkit::{Bench, FakeApi, Remote, Shipped, stored};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::{CycleRef, Outcome};
-use sluice_proto::{Extent, SectorBitmap, SectorCount};
+use sluice_proto::{Extent, Generation, SectorBitmap, SectorCount};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -35,6 +36,28 @@ async fn what_was_given_to_another_in_the_middle_of_a_cycle_is_not_written_on() 
     let (now, third) = (bench.target.contents(), new.len() / 3);
     assert!(now[..third] == new[..third], "the first batch is written");
     assert!(now[third..] == old[third..], "and nothing else");
+    bench.target.cut_power();
+    assert!(
+        bench.target.contents() == old,
+        "nor is that one flushed: the tables of an image would come over the other's"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_took_long_to_fetch_is_not_written_where_the_disk_was_given_to_another_meanwhile() {
+    let mut bench = Bench::new(SECTORS, 73);
+    let plan = bench.source.full();
+    let shipped = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
+    let old = bench.target.contents();
+    let store = Arc::new(Remote::slow(bench.source.store.clone(), Duration::from_secs(60)));
+    let environment = Environment { spool: Spool::new(store.clone(), None), store, ..bench.environment() };
+    let api = Arc::new(FakeApi::default());
+    // Before and after the target is noted to be made, before the batch, and, a minute later, before the first write.
+    api.be_claimed_by_another(4);
+    let mut session = Session::open(environment, &shipped.work).await.expect("the state opens");
+    let result = session.apply(&shipped.work, &Claim::of(&api, &shipped.work)).await;
+    assert!(matches!(result, Err(Stop::Lost)), "{result:?}");
+    assert!(bench.target.contents() == old);
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,7 +93,7 @@ async fn lost(bench: &Bench, shipped: &Shipped, nth: u32) {
 
 #[tokio::test(start_paused = true)]
 async fn a_target_that_was_given_to_another_neither_grows_nor_loses_what_the_other_grew_it_by() {
-    let (bench, resync, _) = scene(72).await;
+    let (mut bench, resync, _) = scene(72).await;
     let old = bench.target.contents();
     lost(&bench, &resync, 1).await;
     assert!(bench.target.contents() == old, "not grown");
@@ -82,7 +105,17 @@ async fn a_target_that_was_given_to_another_neither_grows_nor_loses_what_the_oth
     lost(&bench, &resync, 2).await;
     assert!(bench.target.contents() == others);
     // Nor once the disk is ours again, for another cycle.
+    let ours = bench.moment();
     compared(&bench, 3).await;
+    assert!(bench.target.contents() == others);
+    // Nor where the other has grown it further since, with the source.
+    bench.rewind(&ours);
+    bench.target.grow(SectorCount(GROWN + 999));
+    bench.target.tamper(|bytes| bytes[GROWN as usize * 512..].fill(4));
+    let others = bench.target.contents();
+    bench.source.bytes.resize((GROWN + 999) as usize * 512, 0);
+    bench.source.generation = Generation(3);
+    compared(&bench, 4).await;
     assert!(bench.target.contents() == others);
 }
 
@@ -96,7 +129,7 @@ async fn nothing_is_written_while_nobody_says_whose_the_disk_is() {
     let mut troubles = environment.progress.troubles();
     let mut claim = Claim::of(&api, &delta.work);
     claim.progress = environment.progress.clone();
-    let mut session = crate::apply::Session::open(environment, &delta.work).await.expect("the state opens");
+    let mut session = Session::open(environment, &delta.work).await.expect("the state opens");
     let applying = session.apply(&delta.work, &claim);
     let watching = async {
         let troubled = troubles.wait_for(|disks| disks.contains_key(&delta.work.disk)).await;
