@@ -2,8 +2,10 @@
 //!
 //! 1. Accept: the manifest is opened with the disk's key and must follow from what the ledger says of the target.
 //! 2. Check: every segment's hash, seal, place and plaintext, all of them before the first byte is written; as far as they
-//!    have arrived, before the commit. Segments of an initial cycle are checked one by one instead, as the target holds nothing yet that could be spoiled.
-//! 3. Write, after the ledger says so, batch by batch as long as the disk is still ours; flush; read back from the medium and compare block by block.
+//!    have arrived, before the commit. Segments of an initial cycle are checked one by one instead, as the target holds nothing
+//!    yet that could be spoiled.
+//! 3. Write, after the ledger says so, batch by batch, as long as the disk is ours; flush; read back from the medium and
+//!    compare block by block.
 //! 4. The ledger says verified. Only then the appliance is told.
 //!
 //! A source that has grown is compared with its target as that is; between steps 1 and 2 of the comparison the target grows.

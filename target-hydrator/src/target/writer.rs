@@ -4,8 +4,8 @@
 //! hydrator that was killed in the middle of a cycle could not tell its own writes from those of another, which was cloned
 //! with its state, or has a copy of it that was put back. So whoever begins to write puts a random number on the target
 //! before, as an extended attribute of the image's file, and notes it in its ledger before that. A block device keeps
-//! none (xattr(7): `user.` is for files and directories), nor do some file systems, and one without room: there the claim on
-//! the target is all.
+//! none (xattr(7): `user.` is for files and directories), nor do some file systems, and one without room: there the lease is
+//! all.
 
 use super::TargetError;
 use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};

@@ -102,7 +102,7 @@ impl Inner {
 pub struct Medium(Arc<Mutex<Inner>>);
 
 impl Medium {
-    /// A block device, or an image file; of a file whether two machines can have it open at once.
+    /// A block device, or an image file; and whether two machines can have it open at once.
     pub fn new(device: bool, shared: bool) -> Self {
         Self(Arc::new(Mutex::new(Inner { device, shared, ..Inner::default() })))
     }

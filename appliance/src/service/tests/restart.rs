@@ -312,3 +312,23 @@ async fn a_running_cycle_that_no_record_knows_has_failed() {
     let verdict = world.next(1, Some(2)).await.verdict.unwrap();
     assert!(matches!(verdict, Verdict::Failed { cycle: CycleNo(2), reason: FailReason::Abandoned, .. }), "{verdict:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_appliance_that_is_put_back_gives_no_lease_out_twice() {
+    let mut world = World::new().await;
+    world.register().await;
+    let start = world.start(0).await;
+    let claim = |world: &World| {
+        let hydrator = world.hydrator();
+        async move { hydrator.claim(DISK, start.cycle, Generation(1)).await.unwrap().lease }
+    };
+    let snapshot = world.repository.snapshot();
+    let lost = claim(&world).await;
+    world.repository.put_back(&snapshot);
+    world.restart().await;
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let given = claim(&world).await;
+    assert!(given > lost, "both would write: {given:?} after {lost:?}");
+    let asked = world.hydrator().check_lease(DISK, start.cycle, Generation(1), lost).await;
+    assert_eq!(code(asked), ErrorCode::LeaseLost);
+}
