@@ -53,9 +53,16 @@ impl Claim {
         (self.cycle, self.generation) == (work.cycle, work.generation)
     }
 
-    /// Whether it is known that nobody has claimed the disk since; asked once.
-    pub async fn is_held(&self) -> bool {
-        self.ask().await.is_ok()
+    /// Whether nobody has claimed the disk since, and the appliance knows of this claim; asked once.
+    ///
+    /// # Errors
+    /// It can't be asked now.
+    pub async fn is_held(&self) -> ApiResult<bool> {
+        match self.ask().await {
+            Ok(()) => Ok(true),
+            Err(error) if error.may_pass() => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Stores a part of the target's digests.

@@ -86,6 +86,7 @@ impl Session {
         let manifest = &cycle.manifest;
         let held = match manifest.kind {
             CycleKind::Initial => {
+                cycle.pipeline.check_claim().await?;
                 self.end_streaming().await?;
                 self.begin_initial(manifest.cycle, manifest.generation, &*cycle.pipeline.target).await?;
                 Held::default()

@@ -179,8 +179,11 @@ impl DiskTask {
 
     async fn apply(&mut self, work: &Work) -> Next {
         // Before the claim that ends it.
-        let is_held = match self.claimed.take().filter(|claim| claim.is_of(work)) {
-            Some(claim) => claim.is_held().await,
+        let is_held = match self.claimed.as_ref().filter(|claim| claim.is_of(work)) {
+            Some(claim) => match claim.is_held().await {
+                Ok(is_held) => is_held,
+                Err(error) => return refused(&error),
+            },
             None => false,
         };
         if let Some(session) = self.session.as_mut().filter(|_| !is_held) {
@@ -316,8 +319,10 @@ impl DiskTask {
                 Next::Rest
             }
             Err(stop) => {
-                // It may be a claim that nobody knows any more.
-                self.claimed = None;
+                if matches!(claim.is_held().await, Ok(false)) {
+                    // Nobody knows it any more, as where the appliance is put back.
+                    self.claimed = None;
+                }
                 stopped(stop)
             }
         }

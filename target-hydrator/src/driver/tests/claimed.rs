@@ -42,3 +42,32 @@ async fn a_disk_that_is_lost_again_in_one_cycle_is_left_alone_for_longer() {
     assert!(bench.target.contents() == bench.source.padded());
     running.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_back_ahead_is_read_again_only_where_the_disk_was_another_s_since() {
+    let mut operations = Vec::new();
+    for lost in [false, true] {
+        let mut bench = Bench::new(3 * 8192, 92);
+        let api = Arc::new(FakeApi::default());
+        let plan = bench.source.full();
+        let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
+        let mut ahead = first.work.clone();
+        (ahead.manifest, ahead.stored) = (None, first.manifest.segments.iter().map(stored).collect());
+        // Troubles on the way change nothing.
+        api.have_no_room(2);
+        let running = Running::start(bench.environment(), &api);
+        api.give(ahead);
+        api.told(first.manifest.segments.len()).await;
+        if lost {
+            api.be_claimed_by_another(1);
+        } else {
+            api.be_unreachable(2);
+        }
+        bench.faults.set(0, Then::Nothing);
+        verified(&api, &first).await;
+        operations.push(bench.faults.done());
+        assert!(bench.target.contents() == bench.source.padded());
+        running.end().await;
+    }
+    assert!(operations[0] < 4 && operations[1] > 6, "{operations:?}: flushes, or flushes and reads");
+}
