@@ -179,6 +179,8 @@ impl Checker {
     /// The appliance was put back to an older state: what it has forgotten may be sent again.
     pub fn appliance_forgets(&self) {
         self.note("the appliance is put back to an older state");
+        // It may know a claim of before, and who had the disk last not.
+        self.0.lock().owner = None;
         self.store_forgets();
     }
 

@@ -37,7 +37,7 @@ impl Checker {
     /// newest lease.
     pub fn is_told(&self, seen: &Seen) {
         let mut inner = self.0.lock();
-        if inner.owner.is_some_and(|owner| owner.lease == seen.lease) {
+        if inner.owner.is_none_or(|owner| owner.lease == seen.lease) {
             inner.told.insert(seen.manifest, seen.clone());
         }
     }
