@@ -205,7 +205,9 @@ fn check_plan(state: &DiskState, ordered: &CycleKind, request: &OpenRequest) -> 
     if !fits {
         let message =
             format!("a {ordered} cycle of {} was ordered, which can't be a {}", state.record.disk, request.kind);
-        return refuse(ErrorCode::BadRequest, message);
+        // Not what nobody could ask for: the order may be the answer to a late question of an agent that has died since, to an
+        // appliance that was put back. The plan of before is given up then.
+        return refuse(ErrorCode::WrongState, message);
     }
     let size = state.record.size.sectors_ceil();
     if request.sectors > size {

@@ -9,7 +9,7 @@ use sluice_proto::cycle::{CycleKind, FailReason, State as CycleState};
 use sluice_proto::disk::State as DiskPhase;
 use sluice_proto::segment::segment_name;
 use sluice_proto::wire::{
-    AppliedRequest, ErrorCode, JSON_BYTES_MAX, Lease, SEGMENTS_TOLD_MAX, StoredSegment, Verdict, WorkRequest,
+    AppliedRequest, ErrorCode, GiveUp, JSON_BYTES_MAX, Lease, SEGMENTS_TOLD_MAX, StoredSegment, Verdict, WorkRequest,
 };
 use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, Generation};
 use std::time::Duration;
@@ -331,4 +331,32 @@ async fn an_appliance_that_is_put_back_gives_no_lease_out_twice() {
     assert!(given > lost, "both would write: {given:?} after {lost:?}");
     let asked = world.hydrator().check_lease(DISK, start.cycle, Generation(1), lost).await;
     assert_eq!(code(asked), ErrorCode::LeaseLost);
+}
+
+/// An agent that was killed in the middle of a delta, whose last question came to an appliance that was put back meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_delta_is_given_up_where_a_comparison_was_ordered_in_its_place() {
+    let mut world = World::new().await;
+    world.register().await;
+    let first = world.start(0).await;
+    let shipment = world.ship(&first, &whole(), 1).await;
+    world.verify(&shipment).await;
+    assert!(world.next(0, Some(1)).await.verdict.is_some());
+    let snapshot = world.repository.snapshot();
+    let delta = world.start(1).await;
+    let shipment = world.ship(&delta, &planned(0, 10), 2).await;
+    world.verify(&shipment).await;
+    assert!(world.next(1, Some(2)).await.verdict.is_some());
+    let planned_as = world.start(2).await;
+    assert_eq!((planned_as.cycle, planned_as.kind), (CycleNo(3), CycleKind::Delta));
+    world.repository.put_back(&snapshot);
+    world.restart().await;
+    let ordered = world.start(2).await;
+    assert_eq!((ordered.cycle, ordered.kind), (CycleNo(3), CycleKind::Resync));
+    let plan = Shipment::new(&planned_as, &planned(0, 10), 3);
+    assert_eq!(code(world.agent().open(DISK, CycleNo(3), plan.open).await), ErrorCode::WrongState);
+    let give_up = GiveUp { generation: Generation(1), reason: FailReason::Other, detail: "can't go on".into() };
+    world.agent().give_up(DISK, CycleNo(3), give_up).await.unwrap();
+    assert!(matches!(world.next(2, Some(3)).await.verdict, Some(Verdict::Failed { .. })));
+    assert_eq!(world.start(3).await.kind, CycleKind::Resync);
 }
