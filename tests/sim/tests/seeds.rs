@@ -21,6 +21,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
         3042,
         "a plan that was made by one hydrator's comparison was taken by another, which had compared when the target was different",
     ),
+    (1396, "an agent was refused for good where a comparison had been ordered in its delta's place"),
     (
         3575,
         "a growth that was gone on with made zeros of what another hydrator had written there, whose the disk was by then",
