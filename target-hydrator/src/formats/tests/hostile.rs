@@ -154,7 +154,7 @@ fn a_guest_s_sector_that_looks_like_a_footer_is_none() {
 }
 
 #[test]
-fn a_vhdx_that_names_a_region_or_an_item_twice_is_refused() {
+fn a_vhdx_that_names_a_region_or_an_item_twice_or_has_two_in_one_place_is_refused() {
     let (mut file, len) = (MemDisk::default(), 64 * MIB);
     run_steps(&mut file, new_layout(Format::VhdxDynamic, len).steps()).expect("layout");
     let bytes = bytes_of(&file);
@@ -188,6 +188,9 @@ fn a_vhdx_that_names_a_region_or_an_item_twice_is_refused() {
         bytes.copy_within(table + 32..table + 48, table + 32 * count);
     });
     assert!(item_twice.as_ref().is_some_and(|text| text.contains("twice")), "{item_twice:?}");
+    // The disk's size begins within the file's parameters: a disk that grew would change the size of its blocks.
+    let shared = refused(&|bytes| bytes[2 * MIB as usize + 64 + 16] -= 4);
+    assert!(shared.as_ref().is_some_and(|text| text.contains("share bytes")), "{shared:?}");
 }
 
 /// Makes a VHD structure's checksum, at `at`, right.

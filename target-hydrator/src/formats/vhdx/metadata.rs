@@ -126,6 +126,7 @@ impl<'a> Items<'a> {
         }
         let items = Self { reader, region, table, count: usize::from(count) };
         items.refuse_unknown()?;
+        items.refuse_shared()?;
         Ok(items)
     }
 
@@ -146,6 +147,20 @@ impl<'a> Items<'a> {
         let Some(unknown) = self.entries().find(required) else { return Ok(()) };
         let id = guids::get(unknown, 0);
         Err(FormatError::unsupported(format!("the VHDX requires metadata item {id}, which is unknown")))
+    }
+
+    /// No two items may share bytes: to write one, as a disk that grows its size, would change the other.
+    fn refuse_shared(&self) -> Result<(), FormatError> {
+        let place = |entry: &[u8]| (u64::from(le32(entry, 16)), u64::from(le32(entry, 20)));
+        let mut places: Vec<_> = self.entries().map(place).filter(|(_, length)| *length > 0).collect();
+        places.sort_unstable();
+        match places.array_windows().find(|[(at, length), (next, _)]| at + length > *next) {
+            Some([(at, _), (next, _)]) => {
+                let text = format!("the VHDX metadata put items at {at} and {next}, which share bytes");
+                Err(FormatError::corrupt(text))
+            }
+            None => Ok(()),
+        }
     }
 
     fn value<const N: usize>(&self, id: Uuid, what: &str) -> Result<[u8; N], FormatError> {
