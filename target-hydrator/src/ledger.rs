@@ -8,6 +8,7 @@ mod applied;
 mod unflushed;
 
 pub use applied::AppliedGroup;
+pub use unflushed::UNFLUSHED_NAME;
 
 use crate::state::{StateError, StateStore};
 use crate::target::{Fingerprint, WriterMark};

@@ -12,6 +12,7 @@ use crate::source::{ModelDisk, SwapMark, value_of};
 use crate::target::Medium;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use sluice_hydrator::ledger::UNFLUSHED_NAME;
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::keys::{DataKey, KeyEnvelope};
 use sluice_proto::manifest::Manifest;
@@ -269,7 +270,10 @@ impl Inner {
     fn begun_again(&self, manifest: &Manifest, swap: &SwapMark) -> Option<String> {
         // A plan that came back with an older state of the agent's, or is sent in a second manifest, is of a target that was.
         let old = self.manifests.values().any(|sent| sent.manifest.cycle >= manifest.cycle);
-        if manifest.kind != CycleKind::Resync || manifest.tracker != TrackerKind::Ebpf || old {
+        // What a failed flush may have lost is sent in doubt, whatever is there: another hydrator may have brought it since.
+        let mut hydrators = self.hydrators.iter();
+        let doubted = hydrators.len() > 1 && hydrators.any(|files| files.records.lock().contains_key(UNFLUSHED_NAME));
+        if manifest.kind != CycleKind::Resync || manifest.tracker != TrackerKind::Ebpf || old || doubted {
             return None;
         }
         let (now, target) = (self.disk.values(), self.medium.contents());

@@ -124,7 +124,7 @@ async fn an_agent_in_doubt_makes_a_comparison_of_a_delta() {
     assert_eq!(world.phase().await, DiskPhase::InStep);
     let initial = sluice_proto::wire::Start { kind: CycleKind::Initial, ..world.start(2).await };
     let wrong = Shipment::new(&initial, &whole(), 3);
-    assert_eq!(code(world.agent().open(DISK, initial.cycle, wrong.open).await), ErrorCode::BadRequest);
+    assert_eq!(code(world.agent().open(DISK, initial.cycle, wrong.open).await), ErrorCode::WrongState);
 }
 
 #[tokio::test(start_paused = true)]
