@@ -43,7 +43,7 @@ impl Session {
         check_left_alone(&self.file.ledger, &target.fingerprint().await?, writer).map_err(Stop::Fail)?;
         let has = target.sectors();
         // Opened again in its new size; `target` keeps the claim until then.
-        (self.streamed, self.ahead, self.target) = (None, None, None);
+        self.close_target();
         // A mark before the ledger says that it grows: what is not there when that is gone on with was put away by another.
         if let Some(writing) = self.new_mark(&*target).await? {
             self.file.change(|ledger| (ledger.fingerprint, ledger.writing) = (None, Some(writing))).await?;
@@ -77,7 +77,7 @@ impl Session {
         if work.size > self.file.ledger.source_size {
             self.check_growth(work).await?;
             // A device may have been enlarged since it was opened: it is to be as large here as when it grows.
-            (self.streamed, self.ahead, self.target) = (None, None, None);
+            self.close_target();
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Session {
     pub(super) async fn finish_growth(&mut self, work: &Work, claim: &Claim) -> Result<(), Stop> {
         let Some(to) = self.file.ledger.growing else { return Ok(()) };
         // Whoever holds the target open has claimed it.
-        (self.streamed, self.ahead, self.target) = (None, None, None);
+        self.close_target();
         let from = self.file.ledger.source_size;
         let record = self.env.targets.choose(work, &self.file.ledger).await?;
         let had = self.file.ledger.growing_from.unwrap_or(from.sectors_ceil());

@@ -17,7 +17,7 @@ use sluice_proto::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use sluice_proto::manifest::cycle_folder;
 use sluice_proto::segment::SEGMENT_BLOCKS_MAX;
 use sluice_proto::stream::{BlockCv, StreamDigest, block_count};
-use sluice_proto::wire::{Lease, StoredSegment, Work};
+use sluice_proto::wire::{StoredSegment, Work};
 use sluice_proto::{BLOCK_SECTORS, BlockNo, ByteCount, CycleNo, Extent, Generation, SectorCount};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +28,6 @@ pub(super) struct Streamed {
     /// The digest of what was read back, from block 0 on; none where an earlier process applied the beginning.
     pub digest: Option<StreamDigest>,
     end: BlockNo,
-    /// Of another claim than this nothing counts as proven: somebody may have had the disk in between.
-    lease: Lease,
     /// What is on the target behind `end`, not yet flushed and read back.
     behind: Option<Behind>,
     /// Something was wrong with a segment: the rest waits for the commit.
@@ -160,7 +158,8 @@ impl Session {
         let end = self.file.ledger.applied_end(work.cycle, work.generation);
         if let Some(streamed) = &mut self.streamed
             && (streamed.pipeline.cycle.cycle, streamed.pipeline.cycle.generation) == (work.cycle, work.generation)
-            && streamed.lease == claim.lease
+            // Under another claim nothing counts as proven: somebody may have had the disk in between.
+            && streamed.pipeline.claim.as_ref().is_some_and(|before| before.lease == claim.lease)
         {
             if streamed.end != end {
                 // Noted, but not counted: the commit reads it back.
@@ -176,14 +175,7 @@ impl Session {
         let end = self.file.ledger.applied_end(work.cycle, work.generation);
         self.env.progress.begin(work.disk, work.cycle, Phase::Writing, ByteCount(work.sectors.bytes().0 * 2));
         let digest = (end == BlockNo(0)).then(StreamDigest::default);
-        self.streamed = Some(Streamed {
-            pipeline: pipeline.clone(),
-            digest,
-            end,
-            lease: claim.lease,
-            behind: None,
-            stopped: false,
-        });
+        self.streamed = Some(Streamed { pipeline: pipeline.clone(), digest, end, behind: None, stopped: false });
         Ok(pipeline)
     }
 

@@ -22,7 +22,7 @@ impl Session {
     /// those of the other.
     pub(crate) async fn settle(&mut self, stop: &Stop) {
         if matches!(stop, Stop::Lost) {
-            (self.streamed, self.ahead, self.target) = (None, None, None);
+            self.close_target();
         }
         self.settle_target().await;
     }
@@ -41,7 +41,11 @@ impl Session {
     /// back at the commit then.
     pub async fn let_go(&mut self) {
         self.settle_target().await;
-        (self.streamed, self.ahead) = (None, None);
-        self.target = None;
+        self.close_target();
+    }
+
+    /// Closes the target as it is, and forgets what is based on it.
+    pub(super) fn close_target(&mut self) {
+        (self.streamed, self.ahead, self.target) = (None, None, None);
     }
 }

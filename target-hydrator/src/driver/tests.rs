@@ -86,9 +86,7 @@ async fn a_disk_follows_its_source(format: Format) {
 
     let plan = source.full();
     let first = source.ship(CycleKind::Initial, 1, plan, None).await;
-    let mut ahead = first.work.clone();
-    ahead.manifest = None;
-    ahead.stored = first.manifest.segments.iter().map(stored).collect();
+    let ahead = first.ahead();
     api.give(ahead);
     let mut last = verified(&api, &first).await;
     assert_equal(&source, &path, format).await;
@@ -255,9 +253,7 @@ async fn what_was_applied_is_told_until_it_is_heard() {
     let api = Arc::new(FakeApi::default());
     let plan = bench.source.full();
     let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
-    let mut ahead = first.work.clone();
-    ahead.manifest = None;
-    ahead.stored = first.manifest.segments.iter().map(stored).collect();
+    let ahead = first.ahead();
     let names: Vec<String> = ahead.stored.iter().map(|segment| segment.name.clone()).collect();
     // The appliance's state is full when it is told, and nothing new arrives afterwards.
     api.have_no_room(3);
@@ -274,15 +270,9 @@ async fn a_second_attempt_is_not_taken_for_the_one_that_was_applied() {
     let mut bench = Bench::new(9000, 89);
     let api = Arc::new(FakeApi::default());
     let plan = bench.source.full();
-    let ahead_of = |shipped: &Shipped| {
-        let mut ahead = shipped.work.clone();
-        ahead.manifest = None;
-        ahead.stored = shipped.manifest.segments.iter().map(stored).collect();
-        ahead
-    };
     let first = bench.source.ship(CycleKind::Initial, 1, plan.clone(), None).await;
     let running = Running::start(bench.environment(), &api);
-    api.give(ahead_of(&first));
+    api.give(first.ahead());
     api.told(first.manifest.segments.len()).await;
     running.end().await;
     api.forget_applied();
@@ -290,7 +280,7 @@ async fn a_second_attempt_is_not_taken_for_the_one_that_was_applied() {
     let second = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
     assert_ne!(second.manifest.segments, first.manifest.segments);
     let running = Running::start(bench.environment(), &api);
-    api.give(ahead_of(&second));
+    api.give(second.ahead());
     tokio::time::sleep(Duration::from_secs(60)).await;
     let told: Vec<_> = api.applied().into_iter().map(|(_, _, request)| (request.end, request.names)).collect();
     let blocks = first.manifest.segments.iter().map(|segment| segment.blocks).sum();

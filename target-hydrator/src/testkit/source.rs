@@ -63,6 +63,11 @@ impl Shipped {
     pub fn reference(&self) -> CycleRef {
         CycleRef { cycle: self.work.cycle, manifest: self.work.manifest.expect("committed") }
     }
+    /// The work of before the commit, when all segments are stored.
+    pub fn ahead(&self) -> Work {
+        let stored = self.manifest.segments.iter().map(stored).collect();
+        Work { manifest: None, stored, ..self.work.clone() }
+    }
     pub fn manifest_key(&self) -> String {
         format!("{}/{MANIFEST_NAME}", self.folder)
     }

@@ -85,9 +85,7 @@ impl Inner {
         let durable = || &self.durable[sector as usize * SECTOR..][..SECTOR];
         self.unflushed.get(&sector).map_or_else(durable, Vec::as_slice)
     }
-}
 
-impl Inner {
     /// Whether its lock keeps this machine from opening it.
     fn is_locked_for(&self, machine: Machine) -> bool {
         match self.shared {

@@ -137,16 +137,12 @@ impl World {
         let hydrator_key = HydratorKey::generate().expect("key pair");
         let clock = SimClock { begun: Instant::now(), jump_ms: Arc::default() };
         let (limits, growth, put_back) = (Rng::new(seed, 3), Rng::new(seed, 6), Rng::new(seed, 7));
-        let (blind, first) = (Rng::new(seed, 10), odds(&rng));
+        let (blind, first) = (Rng::new(seed, 10), odds(&rng, twins_files.is_some() && shared));
         // A first copy is few writes: in some seeds it goes to a target that lies all the time.
         let first_lies = Rng::new(seed, 11).once_in(6).then_some(12);
         Arc::new(Self {
             entropy: Rng::new(seed, 2),
-            odds: Arc::new(Mutex::new(Odds {
-                target_lies: first_lies.unwrap_or(first.target_lies),
-                stands_still: if twins_files.is_some() && shared { 3 } else { 0 },
-                ..first
-            })),
+            odds: Arc::new(Mutex::new(Odds { target_lies: first_lies.unwrap_or(first.target_lies), ..first })),
             disk,
             medium,
             agent_files,

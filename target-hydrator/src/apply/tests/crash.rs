@@ -2,7 +2,7 @@
 
 use super::{SECTORS, scattered};
 use crate::apply::Claim;
-use crate::testkit::{Bench, Shipped, Then, stored};
+use crate::testkit::{Bench, Shipped, Then};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::wire::Outcome;
 
@@ -11,9 +11,7 @@ pub(super) async fn until_crash(bench: &Bench, shipped: &Shipped, stream: bool) 
     let life = async {
         let mut session = bench.session(&shipped.work).await;
         if stream {
-            let mut work = shipped.work.clone();
-            work.manifest = None;
-            work.stored = shipped.manifest.segments.iter().map(stored).collect();
+            let work = shipped.ahead();
             while session.can_stream(&work)
                 && session.stream(&work, &Claim::unrivalled(&work)).await.expect("no fault but the crash").is_some()
             {

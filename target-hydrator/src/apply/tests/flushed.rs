@@ -4,16 +4,14 @@ use super::crash::until_crash;
 use super::unflushed::differing;
 use super::{SECTORS, initial, scattered, verified};
 use crate::apply::Claim;
-use crate::testkit::{Bench, Shipped, Then, stored};
+use crate::testkit::{Bench, Shipped, Then};
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::wire::Outcome;
 
 async fn outcome(bench: &Bench, shipped: &Shipped, stream: bool) -> Outcome {
     let mut session = bench.session(&shipped.work).await;
     if stream {
-        let mut work = shipped.work.clone();
-        work.manifest = None;
-        work.stored = shipped.manifest.segments.iter().map(stored).collect();
+        let work = shipped.ahead();
         // What goes wrong here is left to the commit.
         while session.can_stream(&work)
             && session.stream(&work, &Claim::unrivalled(&work)).await.is_ok_and(|names| names.is_some())

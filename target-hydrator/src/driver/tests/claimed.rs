@@ -8,18 +8,16 @@ async fn a_first_copy_goes_on_where_the_appliance_forgets_the_claim() {
     let api = Arc::new(FakeApi::default());
     let plan = bench.source.full();
     let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
-    let segments: Vec<_> = first.manifest.segments.iter().map(stored).collect();
-    let mut ahead = first.work.clone();
-    (ahead.manifest, ahead.stored) = (None, segments[..1].to_vec());
+    let all = first.ahead();
+    let segments = all.stored.len();
     let running = Running::start(bench.environment(), &api);
-    api.give(ahead.clone());
+    api.give(Work { stored: all.stored[..1].to_vec(), ..all.clone() });
     api.told(1).await;
     // Put back to before it; nothing is committed before there is room for the rest.
     api.be_put_back();
-    ahead.stored = segments.clone();
-    api.give(ahead);
-    let told = tokio::time::timeout(Duration::from_secs(600), api.told(segments.len())).await.expect("it goes on");
-    assert!(segments.len() > 1 && told.len() == segments.len(), "{told:?}");
+    api.give(all);
+    let told = tokio::time::timeout(Duration::from_secs(600), api.told(segments)).await.expect("it goes on");
+    assert!(segments > 1 && told.len() == segments, "{told:?}");
     running.end().await;
 }
 
@@ -51,12 +49,10 @@ async fn what_was_read_back_ahead_is_read_again_only_where_the_disk_was_another_
         let api = Arc::new(FakeApi::default());
         let plan = bench.source.full();
         let first = bench.source.ship(CycleKind::Initial, 1, plan, None).await;
-        let mut ahead = first.work.clone();
-        (ahead.manifest, ahead.stored) = (None, first.manifest.segments.iter().map(stored).collect());
         // Troubles on the way change nothing.
         api.have_no_room(2);
         let running = Running::start(bench.environment(), &api);
-        api.give(ahead);
+        api.give(first.ahead());
         api.told(first.manifest.segments.len()).await;
         if lost {
             api.be_claimed_by_another(1);

@@ -151,16 +151,14 @@ impl<'a> Items<'a> {
 
     /// No two items may share bytes: to write one, as a disk that grows its size, would change the other.
     fn refuse_shared(&self) -> Result<(), FormatError> {
-        let place = |entry: &[u8]| (u64::from(le32(entry, 16)), u64::from(le32(entry, 20)));
-        let mut places: Vec<_> = self.entries().map(place).filter(|(_, length)| *length > 0).collect();
-        places.sort_unstable();
-        match places.array_windows().find(|[(at, length), (next, _)]| at + length > *next) {
-            Some([(at, _), (next, _)]) => {
-                let text = format!("the VHDX metadata put items at {at} and {next}, which share bytes");
-                Err(FormatError::corrupt(text))
-            }
-            None => Ok(()),
-        }
+        let place = |entry: &[u8]| Place { offset: le32(entry, 16).into(), length: le32(entry, 20).into() };
+        let mut places: Vec<_> = self.entries().map(place).filter(|place| place.length > 0).collect();
+        places.sort_unstable_by_key(|place| place.offset);
+        let Some([first, second]) = places.array_windows().find(|[first, second]| first.overlaps(*second)) else {
+            return Ok(());
+        };
+        let (at, next) = (first.offset, second.offset);
+        Err(FormatError::corrupt(format!("the VHDX metadata put items at {at} and {next}, which share bytes")))
     }
 
     fn value<const N: usize>(&self, id: Uuid, what: &str) -> Result<[u8; N], FormatError> {

@@ -55,8 +55,7 @@ impl World {
                 }
                 1 => {
                     self.checker.note("other faults");
-                    let stands_still = self.odds.lock().stands_still;
-                    *self.odds.lock() = Odds { stands_still, ..odds(&self.rng) };
+                    *self.odds.lock() = odds(&self.rng, self.twins_files.is_some() && self.medium.is_shared());
                 }
                 3 => self.change_policy().await,
                 2 if self.rng.once_in(3) && self.target_rests() && !self.medium.is_device() => {
@@ -283,7 +282,8 @@ fn envelope_of(files: &Files) -> Option<KeyEnvelope> {
 }
 
 /// How a seed's faults are spread: some seeds are rough in one way only, some in all.
-pub(super) fn odds(rng: &Rng) -> Odds {
+/// Machines stand still where two of them have the target.
+pub(super) fn odds(rng: &Rng, two_have_it: bool) -> Odds {
     let some = |range: u64| match rng.below(3) {
         0 => 0,
         1 => range,
@@ -308,7 +308,7 @@ pub(super) fn odds(rng: &Rng) -> Odds {
         target_sync_errors: some(150),
         target_read_errors: some(900),
         target_look_errors: some(300),
-        stands_still: 0,
+        stands_still: if two_have_it { 3 } else { 0 },
         store_fails: some(120),
     }
 }
