@@ -1,5 +1,6 @@
 //! Every backend keeps the same promises; then what is special about each.
 
+mod answers;
 mod azurite;
 mod contract;
 mod folder;
