@@ -112,6 +112,37 @@ async fn odd_bodies_are_refused_in_words() {
     says(&talk(&mut stream, head("GET /v9/disks", &[("connection", "close")]).as_bytes()).await, 426);
 }
 
+/// By the end of TLS as it should be, and by that of the connection alone.
+#[tokio::test]
+async fn a_segment_that_is_cut_off_is_none_and_comes_again() {
+    let world = Site::new().await;
+    let agent = world.agent();
+    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
+    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    let shipment = Shipment::new(&start, &whole(), 1);
+    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let (stored, bytes) = &shipment.segments[0];
+    let pair = world.issue(Role::Agent, "web-1");
+    let path = format!("PUT /v1/disks/{DISK}/cycles/{}/segments/{}?generation=1", start.cycle, stored.name);
+    let request = head(&path, &[("content-length", &bytes.len().to_string())]);
+    for sent in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+        for orderly in [true, false] {
+            let mut stream = world.raw(&pair).await;
+            stream.write_all(&[request.as_bytes(), &bytes[..sent]].concat()).await.unwrap();
+            match orderly {
+                true => stream.shutdown().await.unwrap(),
+                false => stream.get_mut().0.shutdown().await.unwrap(),
+            }
+            let said = talk(&mut stream, b"").await;
+            assert!(!said.starts_with("HTTP/1.1 2"), "{sent} bytes of {} were taken: {said}", bytes.len());
+            assert_eq!(world.service.objects().await, Vec::<String>::new(), "{sent} bytes were stored");
+        }
+    }
+    let whole = agent.put_segment(DISK, start.cycle, Generation(1), &stored.name, bytes.clone()).await.unwrap();
+    assert_eq!(whole, *stored);
+    assert_eq!(world.service.objects().await.len(), 1);
+}
+
 #[tokio::test]
 async fn whoever_sends_headers_slowly_is_sent_away() {
     let world = Site::with(quick()).await;
