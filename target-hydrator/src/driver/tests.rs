@@ -4,6 +4,7 @@ mod claimed;
 mod exchanged;
 mod foreign;
 mod grown;
+mod harmful;
 mod released;
 mod targets;
 
