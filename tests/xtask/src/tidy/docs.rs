@@ -1,5 +1,7 @@
-//! Rules about what the tree says: links that lead somewhere, a complete code map, nothing about one machine.
+//! Rules about what the tree says: links that lead somewhere, tests that are there, a complete code map, nothing about one
+//! machine.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use super::Tree;
@@ -8,9 +10,15 @@ use super::mask::line_of;
 /// Where README.md lists the members.
 const CODE_MAP: &str = "## Code map";
 
+/// Documents that name the tests which show what they claim, in backticks.
+const SHOWN: [&str; 2] = ["SECURITY.md", "tests/RELIABILITY.md"];
+/// Words that such a name has at least; shorter ones may be anything's.
+const WORDS_MIN: usize = 3;
+
 /// Everything that breaks a rule.
 pub fn findings(tree: &Tree) -> Vec<String> {
     let mut findings = code_map(tree);
+    findings.extend(tests_that_are_gone(tree));
     for (path, text) in tree.ending(".md") {
         for (at, target) in links(text) {
             if !resolves(tree, path, target) {
@@ -68,6 +76,25 @@ fn code_map(tree: &Tree) -> Vec<String> {
         !names.iter().any(|name| map.contains(name.as_str()))
     });
     absent.map(|member| format!("README.md: the code map does not name `{}`", member.dir)).collect()
+}
+
+/// Names of tests in the documents that lead to none.
+fn tests_that_are_gone(tree: &Tree) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let functions: BTreeSet<&str> = tree
+        .ending(".rs")
+        .flat_map(|(_, text)| text.split("fn ").skip(1))
+        .filter_map(|rest| rest.split(|c| !is_name(c)).next())
+        .collect();
+    let documents = SHOWN.iter().filter_map(|path| Some((*path, tree.files.get(*path)?.as_deref()?)));
+    let lines =
+        documents.flat_map(|(path, text)| text.lines().zip(1..).map(move |(line, number)| (path, line, number)));
+    lines
+        .flat_map(|(path, line, number)| line.split('`').skip(1).step_by(2).map(move |name| (path, number, name)))
+        .filter(|(_, _, name)| name.chars().all(is_name) && name.split('_').count() >= WORDS_MIN)
+        .filter(|(_, _, name)| !functions.contains(name))
+        .map(|(path, number, name)| format!("{path}:{number}: there is no test `{name}`"))
+        .collect()
 }
 
 /// Offset and target of every `[text](target)` outside of code.

@@ -90,6 +90,13 @@ fn links_lead_to_files_or_folders_of_the_tree() {
 }
 
 #[test]
+fn tests_that_show_a_claim_are_there() {
+    let shown = |text: &str| found(&[("SECURITY.md", text), ("proto/a.rs", "async fn it_is_there() {}")], "");
+    assert!(shown("`it_is_there`, `old_one`, `cargo xtask sim`, it_is_gone").is_empty());
+    assert_eq!(shown("\n`it_is_there`, `it_is_gone`"), ["SECURITY.md:2: there is no test `it_is_gone`"]);
+}
+
+#[test]
 fn nothing_belongs_to_one_machine() {
     for parts in [["/wo", "rk/main"], ["/ro", "ot/.cargo"], ["/tmp/br", "ief/x"], ["deb.deb", "ian.org"]] {
         assert_eq!(one("proto/a.rs", &format!("// in {}", parts.concat())).len(), 1, "{parts:?}");
