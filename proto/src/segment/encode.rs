@@ -47,14 +47,6 @@ impl BlockEncoder {
         Self { key, stream, zstd, runs: Vec::new(), joined: Vec::new() }
     }
 
-    /// Changes the zstd level from the next frame on. Levels: zstd's own, negative ones too.
-    pub fn set_level(&mut self, level: i32) {
-        if let Some(zstd) = &mut self.zstd {
-            // A level that the library refuses leaves the old one, which compresses just as correctly.
-            let _ = zstd.set_compression_level(level);
-        }
-    }
-
     /// Encodes `block`, whose plaintext is `data`: the sectors of `extents`, one behind the other. `out` is reused.
     pub fn encode(&mut self, block: BlockNo, extents: &[Extent], data: &[u8], mut out: Vec<u8>) -> EncodedBlock {
         debug_assert_eq!(extents.iter().map(|e| e.bytes().0).sum::<u64>(), data.len() as u64);
