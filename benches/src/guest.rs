@@ -11,7 +11,7 @@ use crate::tracker::{LEFT_MIN, fio_arguments, parse_fio};
 use anyhow::{Context, Result, bail};
 use sluice_test_support::command::run as must;
 use sluice_test_support::devices::text;
-use sluice_test_support::program::sluice;
+use sluice_test_support::program::{cargo, sluice};
 use sluice_test_support::vm::{self, Vm, Writes};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,19 @@ const OVER_ERA: &str = "IOPS with Sluice's tracker over those with dm-era, withi
 pub fn can_boot() -> bool {
     let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/vm-images/debian.raw").exists();
     std::env::var_os("SLUICE_VM_IMAGE").is_some_and(|path| !path.is_empty()) || built()
+}
+
+/// Makes what is missing: the guest's image, unless another is named, and QEMU.
+pub fn provide() -> Result<()> {
+    if std::env::var_os("SLUICE_VM_IMAGE").is_some_and(|path| !path.is_empty()) {
+        return Ok(());
+    }
+    for chore in ["tools", "vm-image"] {
+        let mut xtask = cargo();
+        xtask.args(["xtask", chore]);
+        quiet(xtask).with_context(|| format!("cargo xtask {chore}"))?;
+    }
+    Ok(())
 }
 
 /// Runs it.

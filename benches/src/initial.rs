@@ -3,7 +3,7 @@
 use crate::bench::Plan;
 use crate::disk::{Disk, remove_target};
 use crate::machine::processors;
-use crate::measure::{Cost, command, run, sluice_command};
+use crate::measure::{Cost, command, disk_bytes, run, sluice_command};
 use crate::report::{Measured, Side};
 use crate::stages;
 use crate::three::{NEVER_MS, Three, end_ms};
@@ -32,14 +32,11 @@ pub fn local(plan: &Plan, measured: &mut Measured) -> Result<()> {
         // Who comes first changes from round to round.
         for turn in [0, 1] {
             match (turn + round) % 2 {
-                0 => ours = replicate(&disk)?,
-                _ => theirs = convert_to_vhd(&disk)?,
+                0 => ours = alone(&disk, "sluice replicate", replicate, measured)?,
+                _ => theirs = alone(&disk, "qemu-img convert", convert_to_vhd, measured)?,
             }
         }
-        let copied = nbdcopy(&disk)?;
-        add(measured, "sluice replicate", ours);
-        add(measured, "qemu-img convert", theirs);
-        add(measured, "nbdcopy", copied);
+        let copied = alone(&disk, "nbdcopy", nbdcopy, measured)?;
         measured.add("qemu-img's wall over sluice's", "x", theirs.wall / ours.wall);
         measured.add("nbdcopy's wall over sluice's", "x", copied.wall / ours.wall);
     }
@@ -49,9 +46,25 @@ pub fn local(plan: &Plan, measured: &mut Measured) -> Result<()> {
     Ok(())
 }
 
+/// One contender's run, and how busy it kept the disk that the target lies on.
+fn alone(
+    disk: &Disk,
+    who: &str,
+    contender: impl FnOnce(&Disk) -> Result<Cost>,
+    measured: &mut Measured,
+) -> Result<Cost> {
+    disk.warm()?;
+    let target = disk.beside("");
+    let before = disk_bytes(&target);
+    let cost = contender(disk)?;
+    let moved = disk_bytes(&target).saturating_sub(before);
+    add(measured, who, cost);
+    measured.add(&format!("{who}: read and written by the disk"), "GB/s", moved as f64 / 1e9 / cost.wall);
+    Ok(cost)
+}
+
 fn replicate(disk: &Disk) -> Result<Cost> {
     let target = disk.beside("ours.vhd");
-    disk.warm()?;
     let cost = run(sluice_command(&["replicate", text(disk.path()), text(&target), "--json"]))?.0;
     remove_target(&target);
     Ok(cost)
@@ -59,7 +72,6 @@ fn replicate(disk: &Disk) -> Result<Cost> {
 
 fn convert_to_vhd(disk: &Disk) -> Result<Cost> {
     let peer = disk.beside("peer.vhd");
-    disk.warm()?;
     let cost = qemu_img("convert -t none -T none -f raw -O vpc -o subformat=fixed,force_size", disk.path(), &peer)?;
     std::fs::remove_file(&peer)?;
     Ok(cost)
@@ -67,7 +79,6 @@ fn convert_to_vhd(disk: &Disk) -> Result<Cost> {
 
 fn nbdcopy(disk: &Disk) -> Result<Cost> {
     let peer = disk.beside("peer.raw");
-    disk.warm()?;
     let source = ["--flush", "--", "[", "nbdkit", "--exit-with-parent", "file", text(disk.path()), "]", text(&peer)];
     let cost = flushed(run(command("nbdcopy", &source))?.0, &peer)?;
     std::fs::remove_file(&peer)?;

@@ -84,6 +84,11 @@ struct Args {
 }
 
 impl Args {
+    /// Those that are named, or all.
+    fn benches(&self) -> Vec<Bench> {
+        if self.names.is_empty() { Bench::ALL.to_vec() } else { self.names.clone() }
+    }
+
     fn plan(&self, folder: PathBuf) -> Plan {
         if self.tiny {
             return Plan::tiny(folder);
@@ -122,15 +127,25 @@ fn run(args: &Args) -> Result<()> {
         bail!("loop devices and tracking need root");
     }
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
-        return prepare(&args.folder);
+        return prepare(args);
     };
     let _folder = RunFolder::guard(&folder)?;
-    let (names, begun) = (if args.names.is_empty() { Bench::ALL.to_vec() } else { args.names.clone() }, Instant::now());
+    let begun = Instant::now();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let mut report = Report::new(Machine::here(), format!("cargo xtask bench {}", words.join(" ")).trim().to_owned());
     println!("{}", report.machine);
-    for name in names {
-        let measured = name.run(&args.plan(folder.clone())).with_context(|| format!("bench {name}"))?;
+    let mut failed = Vec::new();
+    for name in args.benches() {
+        let measured = match name.run(&args.plan(folder.clone())) {
+            Ok(measured) => measured,
+            Err(error) => {
+                cleanup::yield_to_signal();
+                // What the others measure is worth having all the same.
+                eprintln!("bench: {name}: {error:#}");
+                failed.push(name.to_string());
+                continue;
+            }
+        };
         println!("\n{measured}");
         report.benches.push(measured);
         // After each: a long run that is broken off leaves what it has.
@@ -139,15 +154,19 @@ fn run(args: &Args) -> Result<()> {
         }
     }
     println!("\n{:.0} s in all", begun.elapsed().as_secs_f64());
+    anyhow::ensure!(failed.is_empty(), "not measured, for the reason told above: {}", failed.join(", "));
     Ok(())
 }
 
 /// Gets all that is needed, and starts again in its own place with an environment that says where it lies: which a
 /// process can't safely change for itself.
-fn prepare(parent: &Path) -> Result<()> {
+fn prepare(args: &Args) -> Result<()> {
     peers::install()?;
+    if args.benches().contains(&Bench::DmEra) {
+        guest::provide()?;
+    }
     let program = sluice_test_support::program::sluice();
-    let folder = RunFolder::make(parent)?;
+    let folder = RunFolder::make(&args.folder)?;
     let mut again = Command::new(std::env::current_exe()?);
     again.args(std::env::args_os().skip(1));
     again.env("SLUICE_PROGRAM", program).env(FOLDER, &folder).env("TMPDIR", &folder);

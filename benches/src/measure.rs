@@ -2,8 +2,11 @@
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::stat::{major, minor};
 use sluice_test_support::program::sluice;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -122,6 +125,16 @@ fn memory(process: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+}
+
+/// Bytes that the disk under a path has read and written so far; 0 where none can be told, as below btrfs or in memory.
+pub fn disk_bytes(path: &Path) -> u64 {
+    let device = fs::metadata(path).map_or(0, |metadata| metadata.dev());
+    let about = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
+    let about = fs::read_to_string(about).unwrap_or_default();
+    let words: Vec<u64> = about.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    // In units of 512 bytes, whatever the disk's sectors are (the kernel's Documentation/block/stat.rst).
+    [2, 6].iter().filter_map(|at| words.get(*at)).sum::<u64>() * 512
 }
 
 /// `sysconf(_SC_CLK_TCK)` of every Linux that there is.

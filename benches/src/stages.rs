@@ -16,7 +16,7 @@ use sluice_cache_store::{CacheStore, StoreOptions};
 use sluice_platform::buf::AlignedBuf;
 use sluice_platform::direct::{DirectFile, OpenOptions};
 use sluice_proto::header::{Header, ObjectKind, Suite};
-use sluice_proto::keys::DataKey;
+use sluice_proto::keys::{DataKey, Part};
 use sluice_proto::segment::{BlockDecoder, BlockEncoder, FrameData, Segment, SegmentWriter};
 use sluice_proto::stream::BlockHasher;
 use sluice_proto::{
@@ -106,7 +106,7 @@ fn pass(disk: &Disk, bytes: u64, blocks: Range<u64>, parts: bool) -> Result<(BTr
     for block in blocks.clone() {
         let (back, read) = pass.time(READ, |_| source.read_at_blocking(block * BLOCK as u64, buffer, BLOCK));
         read?;
-        pass.encode(block, &back);
+        pass.encode(block, &back)?;
         buffer = back;
         if pass.writer.as_ref().is_some_and(SegmentWriter::is_full) {
             pass.ship()?;
@@ -183,21 +183,25 @@ impl Pass {
         made
     }
 
-    fn encode(&mut self, block: u64, data: &[u8]) {
+    fn encode(&mut self, block: u64, data: &[u8]) -> Result<()> {
         let extent = Extent::new(block * BLOCK as u64 / SECTOR_BYTES, data.len() as u64 / SECTOR_BYTES);
         let (stream, spare) = (self.stream, std::mem::take(&mut self.spare));
         let encoded = self.time(ENCODE, |pass| pass.encoder.encode(BlockNo(block), &[extent], data, spare));
         if self.parts {
-            let grains = || data.chunks(GRAIN_BYTES as usize).filter(|grain| grain.iter().any(|byte| *byte != 0));
             self.time("2a BLAKE3 of blocks", |_| hash(block, stream, data));
-            let unzipped =
-                |pass: &mut Self| grains().for_each(|grain| drop(std::hint::black_box(pass.zstd.compress(grain))));
-            self.time("2c zstd 1", unzipped);
+            let grains = data.chunks(GRAIN_BYTES as usize).filter(|grain| grain.iter().any(|byte| *byte != 0));
+            let joined = grains.collect::<Vec<_>>().concat();
+            let mut zipped = Vec::with_capacity(zstd::zstd_safe::compress_bound(joined.len()));
+            self.time("2b zstd 1", |pass| pass.zstd.compress_to_buffer(&joined, &mut zipped))?;
+            let key = self.key.object_key(&self.header);
+            let part = Part { block, frame: 0 };
+            self.time("2c AES-256-GCM", |_| key.seal(part, &[], std::hint::black_box(&mut zipped), 0));
         }
         let (key, header) = (&self.key, &self.header);
         let writer = self.writer.get_or_insert_with(|| SegmentWriter::new(key, header, BlockNo(block)));
         writer.push(&encoded);
         self.spare = encoded.bytes;
+        Ok(())
     }
 
     /// A segment's way from the agent to the target, and what of it is read back.

@@ -3,10 +3,12 @@
 //! That is a few hundred nanoseconds, while what a write takes changes by many times as much within a second. So turns
 //! with and without tracking are short and many, the median write of each counts, which the few that meet something slow
 //! don't move, and what is told is by how much two neighbouring turns differ. Where a write wakes other threads, as the
-//! loop device's, even that shows nothing below a microsecond; the kernel's own account of the programs does.
+//! loop device's, processors halt while it is under way, and what it takes to wake them is more than the write: so it is
+//! measured a second time with processors that never halt.
 
 use super::Tracking;
 use crate::disk::{Noise, PIECE};
+use crate::machine::processors;
 use crate::stats::median;
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
@@ -15,6 +17,7 @@ use sluice_platform::buf::AlignedBuf;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// How long one kind has its turn.
@@ -22,23 +25,35 @@ const TURN: Duration = Duration::from_millis(200);
 /// What is not counted of it: attaching leaves work behind.
 const SETTLING: Duration = Duration::from_millis(20);
 
-/// The median write of a turn without tracking and of one beside it with tracking, in nanoseconds.
-pub struct Pair {
-    /// Without.
-    pub plain: f64,
-    /// With.
-    pub tracked: f64,
-}
+/// Keeps all processors from halting until it is dropped, by tasks that are run where nothing else is.
+pub struct Awake(Vec<Child>);
 
-impl Pair {
-    /// What tracking adds, in nanoseconds.
-    pub fn added(&self) -> f64 {
-        self.tracked - self.plain
+impl Awake {
+    /// From now on.
+    pub fn begin() -> Result<Self> {
+        let mut spinning = Self(Vec::new());
+        for _ in 0..processors() {
+            let spins = ["--idle", "0", "sh", "-c", "while :; do :; done"];
+            spinning.0.push(Command::new("chrt").args(spins).spawn().context("chrt")?);
+        }
+        Ok(spinning)
     }
 }
 
-/// So many pairs, one behind the other, on a device of `bytes` bytes; who comes first changes.
-pub fn pairs(device: &Path, bytes: u64, count: u32) -> Result<Vec<Pair>> {
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // What is gone already needs no end.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// So many pairs of turns, without tracking and with it, one behind the other, on a device of `bytes` bytes; who comes first
+/// changes. Gives the median write of each turn without, and by how much that of the turn with tracking is longer, both
+/// in nanoseconds.
+pub fn pairs(device: &Path, bytes: u64, count: u32) -> Result<(Vec<f64>, Vec<f64>)> {
     let mut writer = Writer::open(device, bytes)?;
     let mut turn = |tracked: bool| -> Result<f64> {
         // Both kinds begin with the same work, so that the processors are as warm and as busy.
@@ -46,14 +61,15 @@ pub fn pairs(device: &Path, bytes: u64, count: u32) -> Result<Vec<Pair>> {
         let _tracking = tracked.then_some(tracking);
         Ok(median(&writer.turn()?))
     };
-    let pair = |number: u32| match number % 2 {
-        0 => Ok(Pair { plain: turn(false)?, tracked: turn(true)? }),
-        _ => {
-            let tracked = turn(true)?;
-            Ok(Pair { plain: turn(false)?, tracked })
-        }
-    };
-    (0..count).map(pair).collect()
+    let (mut plain, mut added) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let first = turn(number % 2 == 1)?;
+        let second = turn(number % 2 == 0)?;
+        let (without, with) = if number % 2 == 0 { (first, second) } else { (second, first) };
+        plain.push(without);
+        added.push(with - without);
+    }
+    Ok((plain, added))
 }
 
 /// What the programs themselves take of a write, in nanoseconds, by the kernel's account of them; what they take of other

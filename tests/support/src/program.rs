@@ -28,6 +28,19 @@ fn build() -> PathBuf {
         // A program that tests, not a test of cargo's.
         false => folder,
     };
+    let mut cargo = cargo();
+    cargo.args(["build", "--locked", "--quiet", "--package", "sluice", "--bin", "sluice"]);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let status = cargo.status();
+    let status = status.unwrap_or_else(|e| panic!("cargo can't be run ({e})"));
+    assert!(status.success(), "sluice can't be built: {status}");
+    profile.join("sluice")
+}
+
+/// The cargo that built this, in the tree that this is of.
+pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Without what cargo told us of ourselves: build scripts that look at it would run again, and all be rebuilt.
     let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
@@ -36,14 +49,8 @@ fn build() -> PathBuf {
             cargo.env_remove(name);
         }
     }
-    cargo.args(["build", "--locked", "--quiet", "--package", "sluice", "--bin", "sluice"]);
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    let status = cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).status();
-    let status = status.unwrap_or_else(|e| panic!("cargo can't be run ({e})"));
-    assert!(status.success(), "sluice can't be built: {status}");
-    profile.join("sluice")
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    cargo
 }
 
 /// A running `sluice`. Killed on drop.
