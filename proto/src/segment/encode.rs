@@ -8,6 +8,7 @@ use crate::header::{HEADER_BYTES, Header, Suite};
 use crate::keys::{DataKey, ObjectKey, Part};
 use crate::stream::{BlockCv, BlockHasher};
 use crate::units::{BlockNo, Extent, GRAIN_SECTORS, SECTOR_BYTES, SectorCount};
+use std::io::Cursor;
 use std::sync::Arc;
 
 /// A block's frames, ready to be laid into a segment.
@@ -122,16 +123,14 @@ impl BlockEncoder {
     /// Compresses `plain` to the end of the output; false where that saves nothing.
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(zstd) = &mut self.zstd else { return false };
-        let body = out.len();
-        // The room is one byte less than the plaintext: what does not fit does not pay.
-        out.resize(body + plain.len() - 1, 0);
-        match zstd.compress_to_buffer(plain, &mut out[body..]) {
-            Ok(len) => {
-                out.truncate(body + len);
-                true
-            }
-            Err(_) => false,
-        }
+        // What needs as much room as the plaintext does not pay. The room is not cleared before it is written to, which would
+        // cost as much as sealing does.
+        out.reserve(plain.len());
+        let mut end = Cursor::new(std::mem::take(out));
+        end.set_position(end.get_ref().len() as u64);
+        let compressed = zstd.compress_to_buffer(plain, &mut end);
+        *out = end.into_inner();
+        compressed.is_ok_and(|len| len < plain.len())
     }
 }
 
