@@ -6,6 +6,7 @@ use sluice_agent::tracker::ebpf::EbpfTracker;
 use sluice_agent::tracker::{Doubt, Tracker, TrackingEpoch};
 use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::units::Extent;
+use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -36,33 +37,35 @@ pub fn sectors(extents: &[(u64, u64)]) -> SectorBitmap {
     SectorBitmap::from_extents(extents.iter().map(|(start, length)| Extent::new(*start, *length)))
 }
 
-/// What an interval marked.
+/// What an interval marked, and what may be in it beside what was written: writes whose ends the kernel skipped come again,
+/// with each interval, until their place in the kernel is another write's.
 #[derive(Debug)]
 pub struct Marks {
     marked: SectorBitmap,
-    /// Ends that the kernel skipped since tracking began, as the program ran for another disk.
-    skipped_ends: u64,
+    unended: SectorBitmap,
+}
+
+thread_local! {
+    /// What had not ended, visibly, when this test last asked.
+    static UNENDED: RefCell<SectorBitmap> = RefCell::default();
 }
 
 impl Marks {
     pub fn of(tracker: &EbpfTracker, marked: SectorBitmap) -> Self {
-        let skipped = tracker.skipped_runs().expect("counts");
-        let (_, skipped_ends) =
-            skipped.into_iter().find(|(name, _)| name.ends_with("_complete")).expect("the program of ends");
-        Self { marked, skipped_ends }
+        let now = tracker.unended().expect("the table");
+        let mut unended = UNENDED.replace(now.clone());
+        unended.union_with(&now);
+        Self { marked, unended }
     }
 }
 
-/// A write whose end was skipped comes again with each interval, until its place in the kernel is another write's: only
-/// where that may be so are more marks right.
 impl PartialEq<SectorBitmap> for Marks {
     fn eq(&self, expected: &SectorBitmap) -> bool {
-        if self.skipped_ends == 0 {
-            return self.marked == *expected;
-        }
-        let mut missing = expected.clone();
+        let (mut missing, mut more) = (expected.clone(), self.marked.clone());
         missing.subtract(&self.marked);
-        missing.is_empty()
+        more.subtract(expected);
+        more.subtract(&self.unended);
+        missing.is_empty() && more.is_empty()
     }
 }
 
