@@ -123,13 +123,14 @@ impl BlockEncoder {
     /// Compresses `plain` to the end of the output; false where that saves nothing.
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(zstd) = &mut self.zstd else { return false };
-        // What needs as much room as the plaintext does not pay. The room is not cleared before it is written to, which would
-        // cost as much as sealing does.
-        out.reserve(plain.len());
+        // With room for whatever it becomes, equal data becomes equal bytes. The room is not cleared before it is written to,
+        // which would cost as much as sealing does.
+        out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
         let mut end = Cursor::new(std::mem::take(out));
         end.set_position(end.get_ref().len() as u64);
         let compressed = zstd.compress_to_buffer(plain, &mut end);
         *out = end.into_inner();
+        // What needs as much room as the plaintext does not pay.
         compressed.is_ok_and(|len| len < plain.len())
     }
 }

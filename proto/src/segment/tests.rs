@@ -1,3 +1,5 @@
+mod room;
+
 use super::*;
 use crate::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use crate::keys::{DataKey, Part};
