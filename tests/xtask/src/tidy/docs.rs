@@ -81,18 +81,26 @@ fn code_map(tree: &Tree) -> Vec<String> {
 /// Names of tests in the documents that lead to none.
 fn tests_that_are_gone(tree: &Tree) -> Vec<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let functions: BTreeSet<&str> = tree
-        .ending(".rs")
-        .flat_map(|(_, text)| text.split("fn ").skip(1))
-        .filter_map(|rest| rest.split(|c| !is_name(c)).next())
-        .collect();
+    let mut tests = BTreeSet::new();
+    for (_, text) in tree.ending(".rs") {
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            if line.starts_with("#[") {
+                is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            } else {
+                let name = line.split_once("fn ").and_then(|(_, rest)| rest.split(|c| !is_name(c)).next());
+                tests.extend(name.filter(|_| is_test));
+                is_test = false;
+            }
+        }
+    }
     let documents = SHOWN.iter().filter_map(|path| Some((*path, tree.files.get(*path)?.as_deref()?)));
     let lines =
         documents.flat_map(|(path, text)| text.lines().zip(1..).map(move |(line, number)| (path, line, number)));
     lines
         .flat_map(|(path, line, number)| line.split('`').skip(1).step_by(2).map(move |name| (path, number, name)))
         .filter(|(_, _, name)| name.chars().all(is_name) && name.split('_').count() >= WORDS_MIN)
-        .filter(|(_, _, name)| !functions.contains(name))
+        .filter(|(_, _, name)| !tests.contains(name))
         .map(|(path, number, name)| format!("{path}:{number}: there is no test `{name}`"))
         .collect()
 }

@@ -91,9 +91,11 @@ fn links_lead_to_files_or_folders_of_the_tree() {
 
 #[test]
 fn tests_that_show_a_claim_are_there() {
-    let shown = |text: &str| found(&[("SECURITY.md", text), ("proto/a.rs", "async fn it_is_there() {}")], "");
+    let tests = "#[tokio::test(start_paused = true)]\n#[should_panic]\nasync fn it_is_there() {}\nfn it_is_none() {}\n";
+    let shown = |text: &str| found(&[("SECURITY.md", text), ("proto/a.rs", tests)], "");
     assert!(shown("`it_is_there`, `old_one`, `cargo xtask sim`, it_is_gone").is_empty());
     assert_eq!(shown("\n`it_is_there`, `it_is_gone`"), ["SECURITY.md:2: there is no test `it_is_gone`"]);
+    assert_eq!(shown("`it_is_none`").len(), 1);
 }
 
 #[test]
