@@ -7,6 +7,7 @@ use sluice_agent::tracker::{Doubt, Tracker, TrackingEpoch};
 use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::units::Extent;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -46,14 +47,15 @@ pub struct Marks {
 }
 
 thread_local! {
-    /// What had not ended, visibly, when this test last asked.
-    static UNENDED: RefCell<SectorBitmap> = RefCell::default();
+    /// What had not ended, visibly, when this test last asked, for each run of tracking.
+    static UNENDED: RefCell<HashMap<u128, SectorBitmap>> = RefCell::default();
 }
 
 impl Marks {
     pub fn of(tracker: &EbpfTracker, marked: SectorBitmap) -> Self {
         let now = tracker.unended().expect("the table");
-        let mut unended = UNENDED.replace(now.clone());
+        let run = u128::from_be_bytes(tracker.epoch().run);
+        let mut unended = UNENDED.with_borrow_mut(|known| known.insert(run, now.clone())).unwrap_or_default();
         unended.union_with(&now);
         Self { marked, unended }
     }

@@ -129,6 +129,7 @@ async fn a_segment_that_is_cut_off_is_none_and_comes_again() {
         for orderly in [true, false] {
             let mut stream = world.raw(&pair).await;
             stream.write_all(&[request.as_bytes(), &bytes[..sent]].concat()).await.unwrap();
+            stream.flush().await.unwrap();
             match orderly {
                 true => stream.shutdown().await.unwrap(),
                 false => stream.get_mut().0.shutdown().await.unwrap(),

@@ -112,10 +112,12 @@ async fn an_old_request_that_is_played_again_does_nothing() {
     assert_eq!(code(agent.open(DISK, start.cycle, shipment.open.clone()).await), ErrorCode::WrongState);
     let (reason, detail) = (FailReason::SourceRead, "of then".to_owned());
     let given_up = GiveUp { generation: Generation(1), reason, detail };
-    let _ = agent.give_up(DISK, start.cycle, given_up).await;
+    let given_up = agent.give_up(DISK, start.cycle, given_up).await;
+    assert_eq!(code(given_up), ErrorCode::WrongState);
     assert_eq!(code(hydrator.claim(DISK, start.cycle, Generation(1)).await), ErrorCode::WrongState);
-    let _ = hydrator.verdict(DISK, start.cycle, shipment.verified(lease)).await;
-    let _ = hydrator.verdict(DISK, start.cycle, shipment.failed(lease, reason)).await;
+    hydrator.verdict(DISK, start.cycle, shipment.verified(lease)).await.unwrap();
+    let other = hydrator.verdict(DISK, start.cycle, shipment.failed(lease, reason)).await;
+    assert_eq!(code(other), ErrorCode::WrongState);
     let put = agent.put_segment(DISK, start.cycle, Generation(1), &stored.name, bytes.clone()).await;
     assert_eq!(code(put), ErrorCode::WrongState);
     agent.commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap();

@@ -21,7 +21,12 @@ fn contents(folder: &Path, without: &[PathBuf]) -> BTreeMap<PathBuf, Digest> {
     found
 }
 
-/// Ships a delta whose manifest is changed before it is sealed, and whose first segment is then another.
+/// What each of its deltas is said to bring: two segments.
+fn changed_sectors() -> [Extent; 2] {
+    [Extent::new(8, 1500), Extent::new(9000, 1500)]
+}
+
+/// Ships a delta of two segments whose manifest is changed before it is sealed, and whose last segment is then another.
 async fn forged(
     source: &mut Source,
     cycle: u64,
@@ -29,17 +34,18 @@ async fn forged(
     segment: Option<Vec<u8>>,
     change: impl FnOnce(&mut Manifest),
 ) -> Shipped {
-    let plan = source.scribble(&[Extent::new(8, 3000)]);
+    let plan = source.scribble(&changed_sectors());
     let changed = |manifest: &mut Manifest| {
-        if let Some(bytes) = &segment {
-            manifest.segments[0].len = ByteCount(bytes.len() as u64);
-            manifest.segments[0].hash = Digest::of(bytes);
+        if let (Some(bytes), Some(last)) = (&segment, manifest.segments.last_mut()) {
+            last.len = ByteCount(bytes.len() as u64);
+            last.hash = Digest::of(bytes);
         }
         change(manifest);
     };
     let shipped = source.ship_with(CycleKind::Delta, cycle, plan, Some(last), changed).await;
     if let Some(bytes) = segment {
-        source.store.put(&shipped.segments[0], bytes.into()).await.expect("stored");
+        assert_eq!(shipped.segments.len(), 2, "a good one comes before");
+        source.store.put(&shipped.segments[1], bytes.into()).await.expect("stored");
     }
     shipped
 }
@@ -75,13 +81,18 @@ async fn a_source_that_means_harm_changes_no_file() {
     let foreign = store.get(&others.segments[0], 1 << 30).await.expect("stored").to_vec();
     let sectors = harmful.sectors().0;
     let mut cycles = vec![
-        (forged(&mut harmful, 2, last, Some(foreign), |_| {}).await, "belongs elsewhere"),
-        (forged(&mut harmful, 3, last, Some(vec![0; 9999]), |_| {}).await, "segment"),
+        (forged(&mut harmful, 2, last, Some(foreign), |_| {}).await, FailReason::SegmentCorrupt, "belongs elsewhere"),
+        (
+            forged(&mut harmful, 3, last, Some(vec![0; 9999]), |_| {}).await,
+            FailReason::SegmentCorrupt,
+            "not a record of this kind",
+        ),
         (
             forged(&mut harmful, 4, last, None, |manifest| {
                 manifest.plan = SectorBitmap::from_extents([Extent::new(sectors - 8, 3000)]);
             })
             .await,
+            FailReason::ManifestCorrupt,
             "bitmap",
         ),
     ];
@@ -89,9 +100,12 @@ async fn a_source_that_means_harm_changes_no_file() {
     let manifest = store.get(&others.manifest_key(), 1 << 20).await.expect("stored");
     store.put(&elsewhere.manifest_key(), manifest).await.expect("stored");
     elsewhere.work.manifest = others.work.manifest;
-    cycles.push((elsewhere, "disk"));
-    for (shipped, words) in cycles {
-        let Outcome::Failed { detail, .. } = verdict(&api, &shipped).await.outcome else { panic!("it was verified") };
+    cycles.push((elsewhere, FailReason::ManifestCorrupt, "was due"));
+    for (shipped, why, words) in cycles {
+        let Outcome::Failed { reason, detail, .. } = verdict(&api, &shipped).await.outcome else {
+            panic!("it was verified")
+        };
+        assert_eq!(reason, why, "{detail}");
         assert!(detail.contains(words), "{detail:?} does not say {words:?}");
         assert_eq!(contents(folder.path(), &notes), before, "after {detail}");
     }
@@ -108,7 +122,7 @@ async fn a_source_that_means_harm_changes_no_file() {
     assert_eq!(after, before);
 
     // And it is taken at its word again.
-    let plan = harmful.scribble(&[Extent::new(8, 3000)]);
+    let plan = harmful.scribble(&changed_sectors());
     let honest = harmful.ship(CycleKind::Delta, 6, plan, Some(last)).await;
     verified(&api, &honest).await;
     assert_equal(&harmful, &at("harmful.raw"), Format::Raw).await;
