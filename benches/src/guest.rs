@@ -42,7 +42,7 @@ pub fn can_boot() -> bool {
     std::env::var_os("SLUICE_VM_IMAGE").is_some_and(|path| !path.is_empty()) || built()
 }
 
-/// Makes what is missing: the guest's image, unless another is named, and QEMU.
+/// Makes what is missing: the guest's image and QEMU; nothing where `SLUICE_VM_IMAGE` names an image.
 pub fn provide() -> Result<()> {
     if std::env::var_os("SLUICE_VM_IMAGE").is_some_and(|path| !path.is_empty()) {
         return Ok(());

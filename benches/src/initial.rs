@@ -57,9 +57,11 @@ fn alone(
     let target = disk.beside("");
     let before = disk_bytes(&target);
     let cost = contender(disk)?;
-    let moved = disk_bytes(&target).saturating_sub(before);
+    let moved = disk_bytes(&target).zip(before).map(|(after, before)| after.saturating_sub(before));
     add(measured, who, cost);
-    measured.add(&format!("{who}: read and written by the disk"), "GB/s", moved as f64 / 1e9 / cost.wall);
+    if let Some(moved) = moved {
+        measured.add(&format!("{who}: read and written by the disk"), "GB/s", moved as f64 / 1e9 / cost.wall);
+    }
     Ok(cost)
 }
 

@@ -127,14 +127,14 @@ fn memory(process: u32, field: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib / 1024.0)
 }
 
-/// Bytes that the disk under a path has read and written so far; 0 where none can be told, as below btrfs or in memory.
-pub fn disk_bytes(path: &Path) -> u64 {
-    let device = fs::metadata(path).map_or(0, |metadata| metadata.dev());
-    let about = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
-    let about = fs::read_to_string(about).unwrap_or_default();
+/// Bytes that the disk under a path has read and written so far; `None` where that can't be told, as below btrfs or in
+/// memory.
+pub fn disk_bytes(path: &Path) -> Option<u64> {
+    let device = fs::metadata(path).ok()?.dev();
+    let about = fs::read_to_string(format!("/sys/dev/block/{}:{}/stat", major(device), minor(device))).ok()?;
     let words: Vec<u64> = about.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     // In units of 512 bytes, whatever the disk's sectors are (the kernel's Documentation/block/stat.rst).
-    [2, 6].iter().filter_map(|at| words.get(*at)).sum::<u64>() * 512
+    Some((words.get(2)? + words.get(6)?) * 512)
 }
 
 /// `sysconf(_SC_CLK_TCK)` of every Linux that there is.

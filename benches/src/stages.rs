@@ -128,6 +128,7 @@ struct Pass {
     encoder: BlockEncoder,
     decoder: BlockDecoder,
     zstd: zstd::bulk::Compressor<'static>,
+    zipped: Vec<u8>,
     writer: Option<SegmentWriter>,
     spare: Vec<u8>,
     sealed_bytes: u64,
@@ -160,6 +161,7 @@ impl Pass {
             encoder: BlockEncoder::new(&key, &header, stream, LEVEL),
             decoder: BlockDecoder::new(stream),
             zstd: zstd::bulk::Compressor::new(LEVEL)?,
+            zipped: Vec::new(),
             writer: None,
             spare: Vec::new(),
             sealed_bytes: 0,
@@ -191,11 +193,14 @@ impl Pass {
             self.time("2a BLAKE3 of blocks", |_| hash(block, stream, data));
             let grains = data.chunks(GRAIN_BYTES as usize).filter(|grain| grain.iter().any(|byte| *byte != 0));
             let joined = grains.collect::<Vec<_>>().concat();
-            let mut zipped = Vec::with_capacity(zstd::zstd_safe::compress_bound(joined.len()));
+            let mut zipped = std::mem::take(&mut self.zipped);
+            zipped.clear();
+            zipped.reserve(zstd::zstd_safe::compress_bound(joined.len()));
             self.time("2b zstd 1", |pass| pass.zstd.compress_to_buffer(&joined, &mut zipped))?;
             let key = self.key.object_key(&self.header);
             let part = Part { block, frame: 0 };
             self.time("2c AES-256-GCM", |_| key.seal(part, &[], std::hint::black_box(&mut zipped), 0));
+            self.zipped = zipped;
         }
         let (key, header) = (&self.key, &self.header);
         let writer = self.writer.get_or_insert_with(|| SegmentWriter::new(key, header, BlockNo(block)));

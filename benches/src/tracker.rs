@@ -68,7 +68,7 @@ fn device(name: &str, path: &Path, bytes: u64, plan: &Plan, measured: &mut Measu
         let (plain, adds) = alone::pairs(path, bytes, PAIRS)?;
         let awake = Awake::begin()?;
         let (awake_plain, awake_adds) = alone::pairs(path, bytes, PAIRS)?;
-        drop(awake);
+        awake.end()?;
         measured.add(&format!("{name}: IOPS at depth 32, without tracking"), "k/s", iops[0] / 1000.0);
         measured.add(&format!("{name}: IOPS at depth 32, with tracking"), "k/s", iops[1] / 1000.0);
         measured.add(&format!("{name}: IOPS with tracking over without"), "x", iops[1] / iops[0]);

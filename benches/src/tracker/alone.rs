@@ -10,7 +10,7 @@ use super::Tracking;
 use crate::disk::{Noise, PIECE};
 use crate::machine::processors;
 use crate::stats::median;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use sluice_agent::tracker::ebpf::run_statistics;
 use sluice_platform::buf::AlignedBuf;
@@ -33,10 +33,21 @@ impl Awake {
     pub fn begin() -> Result<Self> {
         let mut spinning = Self(Vec::new());
         for _ in 0..processors() {
-            let spins = ["--idle", "0", "sh", "-c", "while :; do :; done"];
-            spinning.0.push(Command::new("chrt").args(spins).spawn().context("chrt")?);
+            // They go with us, however we end.
+            let spins = ["--pdeathsig", "KILL", "chrt", "--idle", "0", "sh", "-c", "while :; do :; done"];
+            spinning.0.push(Command::new("setpriv").args(spins).spawn().context("setpriv")?);
         }
         Ok(spinning)
+    }
+
+    /// Until now.
+    pub fn end(mut self) -> Result<()> {
+        for child in &mut self.0 {
+            if let Some(status) = child.try_wait()? {
+                bail!("processors were not kept from halting: setpriv or chrt ended: {status}");
+            }
+        }
+        Ok(())
     }
 }
 
