@@ -38,13 +38,12 @@ const OVER_ERA: &str = "IOPS with Sluice's tracker over those with dm-era, withi
 
 /// Whether there is an image to boot.
 pub fn can_boot() -> bool {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/vm-images/debian.raw").exists();
-    std::env::var_os("SLUICE_VM_IMAGE").is_some_and(|path| !path.is_empty()) || built()
+    vm::named_image().is_some() || vm::built_image().exists()
 }
 
 /// Makes what is missing: the guest's image and QEMU; nothing where `SLUICE_VM_IMAGE` names an image.
 pub fn provide() -> Result<()> {
-    if std::env::var_os("SLUICE_VM_IMAGE").is_some_and(|path| !path.is_empty()) {
+    if vm::named_image().is_some() {
         return Ok(());
     }
     for chore in ["tools", "vm-image"] {

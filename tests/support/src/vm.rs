@@ -33,12 +33,19 @@ pub struct Vm {
     commands: u32,
 }
 
-/// Where the guest's image lies: `$SLUICE_VM_IMAGE`, else where `cargo xtask vm-image` puts it. Panics without one.
+/// The guest's image that `$SLUICE_VM_IMAGE` names.
+pub fn named_image() -> Option<PathBuf> {
+    std::env::var_os("SLUICE_VM_IMAGE").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Where `cargo xtask vm-image` puts the guest's image, which need not be there.
+pub fn built_image() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/vm-images/debian.raw")
+}
+
+/// The guest's image: the one that is named, else the one that was built. Panics without one.
 pub fn image() -> PathBuf {
-    let image = match std::env::var_os("SLUICE_VM_IMAGE").filter(|path| !path.is_empty()) {
-        Some(path) => PathBuf::from(path),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/vm-images/debian.raw"),
-    };
+    let image = named_image().unwrap_or_else(built_image);
     assert!(image.exists(), "{} is missing: `cargo xtask vm-image` builds it", image.display());
     image
 }

@@ -17,12 +17,9 @@ fn segment_path(size: &str) -> String {
     )
 }
 
-async fn opened(limits: HttpLimits) -> Site {
+async fn site(limits: HttpLimits) -> Site {
     let world = Site::with(limits).await;
-    let agent = world.agent();
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
-    agent.open(DISK, start.cycle, Shipment::new(&start, &whole(), 1).open).await.unwrap();
+    opened(&world.agent()).await;
     world
 }
 
@@ -51,7 +48,7 @@ async fn oversized_headers_are_refused() {
 
 #[tokio::test]
 async fn oversized_bodies_are_refused_before_they_are_read() {
-    let world = opened(quick()).await;
+    let world = site(quick()).await;
     let pair = world.issue(Role::Agent, "web-1");
     let begun = Instant::now();
     let mut stream = world.raw(&pair).await;
@@ -77,7 +74,7 @@ async fn oversized_bodies_are_refused_before_they_are_read() {
 
 #[tokio::test]
 async fn odd_bodies_are_refused_in_words() {
-    let world = opened(quick()).await;
+    let world = site(quick()).await;
     let pair = world.issue(Role::Agent, "web-1");
     let mut chunked = head(
         &format!("PUT /v1/disks/{DISK}/cycles/1/manifest?generation=1"),
@@ -117,10 +114,7 @@ async fn odd_bodies_are_refused_in_words() {
 async fn a_segment_that_is_cut_off_is_none_and_comes_again() {
     let world = Site::new().await;
     let agent = world.agent();
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
-    let shipment = Shipment::new(&start, &whole(), 1);
-    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let (start, shipment) = opened(&agent).await;
     let (stored, bytes) = &shipment.segments[0];
     let pair = world.issue(Role::Agent, "web-1");
     let path = format!("PUT /v1/disks/{DISK}/cycles/{}/segments/{}?generation=1", start.cycle, stored.name);
@@ -166,7 +160,7 @@ async fn whoever_sends_headers_slowly_is_sent_away() {
 #[tokio::test]
 async fn whoever_sends_a_body_slowly_is_sent_away() {
     let limits = HttpLimits { body_grace: Duration::from_millis(500), body_rate_min: 100_000, ..quick() };
-    let world = opened(limits).await;
+    let world = site(limits).await;
     let pair = world.issue(Role::Agent, "web-1");
     let begun = Instant::now();
     let mut stream = world.raw(&pair).await;
@@ -201,7 +195,7 @@ async fn a_peer_that_hoards_memory_hoards_its_own() {
         body_stall_time: Duration::from_secs(30),
         ..HttpLimits::default()
     };
-    let world = opened(limits).await;
+    let world = site(limits).await;
     let pair = world.issue(Role::Agent, "web-1");
     let mut hoarders = Vec::new();
     for _ in 0..8 {

@@ -100,13 +100,10 @@ fn client_hello(minor: u8) -> Vec<u8> {
 async fn an_old_request_that_is_played_again_does_nothing() {
     let world = Site::new().await;
     let agent = world.agent();
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    let start = begun(&agent).await;
     let shipment = world.service.ship(&start, &whole(), 1).await;
-    let hydrator = world.hydrator();
-    let lease = hydrator.claim(DISK, start.cycle, Generation(1)).await.unwrap().lease;
-    hydrator.verdict(DISK, start.cycle, shipment.verified(lease)).await.unwrap();
-    let operator = world.operator();
+    let lease = world.service.verify(&shipment).await;
+    let (hydrator, operator) = (world.hydrator(), world.operator());
     let before = operator.cycles(DISK, 9).await.unwrap();
     let (stored, bytes) = &shipment.segments[0];
     assert_eq!(code(agent.open(DISK, start.cycle, shipment.open.clone()).await), ErrorCode::WrongState);

@@ -51,8 +51,7 @@ async fn whole_cycles_over_the_wire() {
 async fn the_rest_of_the_requests() {
     let world = Site::new().await;
     let (agent, hydrator, operator) = (world.agent(), world.hydrator(), world.operator());
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    let start = begun(&agent).await;
     let part = crate::service::tests::digests_part(start.cycle, 0);
     hydrator.put_digests(DISK, start.cycle, Generation(1), 0, part.clone()).await.unwrap();
     assert_eq!(agent.digests(DISK, start.cycle, Generation(1), 0, 1000).await.unwrap(), Some(part));
@@ -72,10 +71,7 @@ async fn the_rest_of_the_requests() {
 async fn another_agents_disk_does_not_exist() {
     let world = Site::new().await;
     let (agent, other) = (world.agent(), world.client(Role::Agent, "web-2"));
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
-    let shipment = Shipment::new(&start, &whole(), 1);
-    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let (start, shipment) = opened(&agent).await;
     let (stored, bytes) = shipment.segments[0].clone();
     let refusals = [
         code(other.next(DISK, asks(0, None, 0)).await),
@@ -141,10 +137,7 @@ async fn a_stop_ends_held_requests_and_then_the_server() {
 async fn the_throttle_slows_a_body_and_does_not_break_it() {
     let world = Site::with(quick()).await;
     let (agent, operator) = (world.agent(), world.operator());
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
-    let shipment = Shipment::new(&start, &whole(), 1);
-    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let (start, _) = opened(&agent).await;
     // About 150 kB of manifest and segments in all; at this rate a 64 KiB piece takes longer than a body may stand still.
     operator.set_policy(PolicyView { limit: Some("400kbit/s".into()), ..policy() }).await.unwrap();
     let begun = Instant::now();

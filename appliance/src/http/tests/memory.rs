@@ -60,8 +60,7 @@ async fn whoever_does_not_read_long_answers_has_no_memory_for_more() {
     const SHARE: u64 = 64 << 10;
     let site = Site::new().await;
     let agent = site.agent();
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    let start = begun(&agent).await;
     let opening = Shipment::new(&start, &whole(), 1).open;
     let part = crate::service::tests::digests_part(start.cycle, 0);
     site.hydrator().put_digests(DISK, start.cycle, Generation(1), 0, part).await.unwrap();
@@ -106,10 +105,7 @@ async fn a_pause_ends_requests_before_clients_give_up_and_holds_no_memory() {
     let limits = HttpLimits { throttle_time: Duration::from_millis(300), ..HttpLimits::default() };
     let site = Site::with(limits).await;
     let agent = site.agent();
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
-    let shipment = Shipment::new(&start, &whole(), 1);
-    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    let (start, shipment) = opened(&agent).await;
     let pause = PolicyView { limit: Some("0".into()), ..policy() };
     site.operator().set_policy(pause).await.unwrap();
     let put = |at: usize| {

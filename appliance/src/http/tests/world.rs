@@ -3,14 +3,16 @@
 use crate::http::{HttpLimits, Port, serve};
 use crate::identity::{PeerName, Role};
 use crate::pki::{Authority, Pair};
-use crate::service::tests::fixture;
+use crate::service::tests::fixture::{self, DISK, Shipment, asks, registration, whole};
 use crate::tls::{TlsFiles, TlsServer};
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use sluice_client::{ClientFiles, ClientOptions, HttpsClient};
+use sluice_client::{AgentApi, ClientFiles, ClientOptions, HttpsClient};
+use sluice_proto::Generation;
+use sluice_proto::wire::Start;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -152,6 +154,20 @@ impl Site {
         let tcp = TcpStream::connect(self.address).await?;
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
     }
+}
+
+/// Registers the disk, and is told to begin its first cycle.
+pub(super) async fn begun(agent: &HttpsClient) -> Start {
+    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
+    agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap()
+}
+
+/// The same, and opens it: it brings the whole disk.
+pub(super) async fn opened(agent: &HttpsClient) -> (Start, Shipment) {
+    let start = begun(agent).await;
+    let shipment = Shipment::new(&start, &whole(), 1);
+    agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
+    (start, shipment)
 }
 
 /// Sends bytes and reads until the port closes the connection; gives what it said.

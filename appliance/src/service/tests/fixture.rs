@@ -120,10 +120,11 @@ impl World {
         self.agent().put_segment(DISK, cycle, Generation(1), &stored.name, bytes.clone()).await
     }
 
-    /// The hydrator claims and verifies the cycle.
-    pub(crate) async fn verify(&self, shipment: &Shipment) {
+    /// The hydrator claims and verifies the cycle, under the lease that is given.
+    pub(crate) async fn verify(&self, shipment: &Shipment) -> Lease {
         let lease = self.hydrator().claim(DISK, shipment.cycle, Generation(1)).await.unwrap().lease;
         self.hydrator().verdict(DISK, shipment.cycle, shipment.verified(lease)).await.unwrap();
+        lease
     }
 
     /// A cycle from the order to the settled verdict.
