@@ -11,9 +11,9 @@ use crate::disk::Disk;
 use crate::measure::{command, run as run_command};
 use crate::report::{Measured, Side};
 use crate::stats::{median, median_interval};
-use alone::Awake;
+use alone::{Awake, What};
 use anyhow::{Context, Result};
-use sluice_agent::tracker::ebpf::EbpfTracker;
+use sluice_agent::tracker::ebpf::{EbpfTracker, KernelTypes};
 use sluice_platform::system::OsEntropy;
 use sluice_test_support::devices::{Zram, text};
 use std::path::{Path, PathBuf};
@@ -24,34 +24,57 @@ const BYTES_MAX: u64 = 1 << 30;
 const ROUNDS: u32 = 21;
 /// Pairs of turns with one write at a time in each round.
 const PAIRS: u32 = 8;
+/// Disks beside it that are tracked, as on a host of many machines, and their size: nothing is done to them.
+const OTHERS: usize = 31;
+const OTHER_BYTES: u64 = 4 << 20;
+/// Pairs of turns with and without their tracking.
+const PAIRS_OF_OTHERS: u32 = 2;
 /// What tracking may add to a write, in nanoseconds.
 const ADDED_MAX: f64 = 500.0;
+/// How rows say that processors were kept from halting.
+const AWAKE: &str = "where processors never halt";
 /// What part of the IOPS must be left.
 pub const LEFT_MIN: f64 = 0.98;
 
 /// Runs it.
 pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
     let bytes = plan.disk_bytes.min(BYTES_MAX);
-    match Zram::new(bytes) {
+    match InMemory::zram(bytes) {
         Some(zram) => {
-            let path = zram.path().to_owned();
-            note_zram(&path, true);
-            let result = device("zram", &path, bytes, plan, measured);
-            drop(zram);
-            note_zram(&path, false);
-            result?;
+            let others: Vec<_> = (0..OTHERS).filter_map(|_| InMemory::zram(OTHER_BYTES)).collect();
+            let others: Vec<_> = others.iter().map(|zram| zram.0.path()).collect();
+            device("zram", zram.0.path(), bytes, &others, plan, measured)?;
         }
         None => measured.note("this kernel has no zram"),
     }
     // In memory: what is written to a file on a disk goes on to it in the background, and shows in every second of it.
     let disk = Disk::in_memory(bytes)?;
-    device("loop", disk.path(), bytes, plan, measured)?;
+    let others = (0..OTHERS).map(|_| Disk::in_memory(OTHER_BYTES)).collect::<Result<Vec<_>>>()?;
+    let others: Vec<_> = others.iter().map(Disk::path).collect();
+    device("loop", disk.path(), bytes, &others, plan, measured)?;
     let rows = ["zram: IOPS with tracking over without", "loop: IOPS with tracking over without"];
     measured.bars("tracker", "Random writes of 4 KiB at depth 32, with tracking over without", &rows);
     Ok(())
 }
 
-fn device(name: &str, path: &Path, bytes: u64, plan: &Plan, measured: &mut Measured) -> Result<()> {
+/// A disk in compressed memory that goes with this process, however it ends.
+struct InMemory(Zram);
+
+impl InMemory {
+    fn zram(bytes: u64) -> Option<Self> {
+        let zram = Zram::new(bytes)?;
+        note_zram(zram.path(), true);
+        Some(Self(zram))
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        note_zram(self.0.path(), false);
+    }
+}
+
+fn device(name: &str, path: &Path, bytes: u64, others: &[&Path], plan: &Plan, measured: &mut Measured) -> Result<()> {
     let seconds = plan.seconds(3);
     // Once for nothing: every piece of the disk has been written before the first run that counts.
     fio(path, 32, seconds, "write", "1M")?;
@@ -65,9 +88,15 @@ fn device(name: &str, path: &Path, bytes: u64, plan: &Plan, measured: &mut Measu
             iops[on] = fio(path, 32, seconds, "randwrite", "4k")?;
             drop(tracking);
         }
-        let (plain, adds) = alone::pairs(path, bytes, PAIRS)?;
+        let (plain, adds) = alone::pairs((path, bytes), What::Write, &[path], PAIRS)?;
         let awake = Awake::begin()?;
-        let (awake_plain, awake_adds) = alone::pairs(path, bytes, PAIRS)?;
+        let (awake_plain, awake_adds) = alone::pairs((path, bytes), What::Write, &[path], PAIRS)?;
+        let (_, adds_to_reads) = alone::pairs((path, bytes), What::Read, &[path], PAIRS)?;
+        for (what, access) in [(What::Write, "a write"), (What::Read, "a read")] {
+            let (_, adds) = alone::pairs((path, bytes), what, others, PAIRS_OF_OTHERS)?;
+            let row = format!("{name}: tracking {} other disks adds to {access} at depth 1, {}", others.len(), AWAKE);
+            measured.add(&row, "ns", median(&adds));
+        }
         awake.end()?;
         measured.add(&format!("{name}: IOPS at depth 32, without tracking"), "k/s", iops[0] / 1000.0);
         measured.add(&format!("{name}: IOPS at depth 32, with tracking"), "k/s", iops[1] / 1000.0);
@@ -76,9 +105,9 @@ fn device(name: &str, path: &Path, bytes: u64, plan: &Plan, measured: &mut Measu
         measured.add(&format!("{name}: time between writes grows by"), "ns", 1e9 / iops[1] - 1e9 / iops[0]);
         measured.add(&format!("{name}: time of a write at depth 1, without"), "ns", median(&plain));
         measured.add(&format!("{name}: tracking adds to a write at depth 1"), "ns", median(&adds));
-        let awake = "where processors never halt";
-        measured.add(&format!("{name}: time of a write at depth 1, without, {awake}"), "ns", median(&awake_plain));
-        measured.add(&format!("{name}: tracking adds to a write at depth 1, {awake}"), "ns", median(&awake_adds));
+        measured.add(&format!("{name}: time of a write at depth 1, without, {AWAKE}"), "ns", median(&awake_plain));
+        measured.add(&format!("{name}: tracking adds to a write at depth 1, {AWAKE}"), "ns", median(&awake_adds));
+        measured.add(&format!("{name}: tracking adds to a read at depth 1, {AWAKE}"), "ns", median(&adds_to_reads));
         measured.add(&format!("{name}: the programs' own time of it"), "ns", alone::own_time(path, bytes)?);
         ratios.push(iops[1] / iops[0]);
         added.extend(adds);
@@ -132,7 +161,16 @@ struct Tracking {
 
 impl Tracking {
     fn on(device: &Path) -> Result<Self> {
-        let pins = pins_of_run();
+        Self::pinned(device, 0)
+    }
+
+    fn on_all(devices: &[&Path]) -> Result<Vec<Self>> {
+        let _types = KernelTypes::keep();
+        devices.iter().enumerate().map(|(number, device)| Self::pinned(device, number)).collect()
+    }
+
+    fn pinned(device: &Path, number: usize) -> Result<Self> {
+        let pins = pins_of_run().join(number.to_string());
         let tracker = EbpfTracker::attach(device, &pins, None, &OsEntropy::new())?.tracker;
         Ok(Self { tracker, pins })
     }

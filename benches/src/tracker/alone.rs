@@ -61,16 +61,16 @@ impl Drop for Awake {
     }
 }
 
-/// So many pairs of turns, without tracking and with it, one behind the other, on a device of `bytes` bytes; who comes first
-/// changes. Gives the median write of each turn without, and by how much that of the turn with tracking is longer, both
-/// in nanoseconds.
-pub fn pairs(device: &Path, bytes: u64, count: u32) -> Result<(Vec<f64>, Vec<f64>)> {
-    let mut writer = Writer::open(device, bytes)?;
+/// So many pairs of turns of `what` on a device of `bytes` bytes, without tracking `disks` and with it, one behind the
+/// other; who comes first changes. Gives the median access of each turn without, and by how much that of the turn with
+/// tracking is longer, both in nanoseconds.
+pub fn pairs((device, bytes): (&Path, u64), what: What, disks: &[&Path], count: u32) -> Result<(Vec<f64>, Vec<f64>)> {
+    let mut user = User::open(device, bytes, what)?;
     let mut turn = |tracked: bool| -> Result<f64> {
         // Both kinds begin with the same work, so that the processors are as warm and as busy.
-        let tracking = Tracking::on(device)?;
+        let tracking = Tracking::on_all(disks)?;
         let _tracking = tracked.then_some(tracking);
-        Ok(median(&writer.turn()?))
+        Ok(median(&user.turn()?))
     };
     let (mut plain, mut added) = (Vec::new(), Vec::new());
     for number in 0..count {
@@ -86,7 +86,7 @@ pub fn pairs(device: &Path, bytes: u64, count: u32) -> Result<(Vec<f64>, Vec<f64
 /// What the programs themselves take of a write, in nanoseconds, by the kernel's account of them; what they take of other
 /// writes meanwhile is in it.
 pub fn own_time(device: &Path, bytes: u64) -> Result<f64> {
-    let mut writer = Writer::open(device, bytes)?;
+    let mut writer = User::open(device, bytes, What::Write)?;
     let tracking = Tracking::on(device)?;
     let _account = Account::open()?;
     let spent = || -> Result<u64> {
@@ -95,38 +95,51 @@ pub fn own_time(device: &Path, bytes: u64) -> Result<f64> {
     };
     let before = spent()?;
     writer.turn()?;
-    Ok((spent()? - before) as f64 / writer.written as f64)
+    Ok((spent()? - before) as f64 / writer.done as f64)
 }
 
-/// Writes to a device, each write when the one before has ended.
-struct Writer {
+/// What is done to a device.
+#[derive(Clone, Copy, PartialEq)]
+pub enum What {
+    /// It is read.
+    Read,
+    /// It is written.
+    Write,
+}
+
+/// Reads or writes a device at random, each time when the access before has ended.
+struct User {
     disk: File,
     path: PathBuf,
+    what: What,
     pieces: u64,
     noise: Noise,
     data: AlignedBuf,
-    written: u64,
+    done: u64,
 }
 
-impl Writer {
-    fn open(device: &Path, bytes: u64) -> Result<Self> {
-        let disk = OpenOptions::new().write(true).custom_flags(OFlag::O_DIRECT.bits()).open(device)?;
+impl User {
+    fn open(device: &Path, bytes: u64, what: What) -> Result<Self> {
+        let disk = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_DIRECT.bits()).open(device)?;
         let (mut noise, mut data) = (Noise::new(bytes), AlignedBuf::zeroed(PIECE));
         noise.fill(&mut data);
-        Ok(Self { disk, path: device.to_owned(), pieces: bytes / PIECE as u64, noise, data, written: 0 })
+        Ok(Self { disk, path: device.to_owned(), what, pieces: bytes / PIECE as u64, noise, data, done: 0 })
     }
 
-    /// What the writes of a turn take, in nanoseconds.
+    /// What the accesses of a turn take, in nanoseconds.
     fn turn(&mut self) -> Result<Vec<f64>> {
         let start = Instant::now();
         let mut took = Vec::new();
         loop {
             let at = self.noise.below(self.pieces) * PIECE as u64;
             let before = start.elapsed();
-            let written = self.disk.write_all_at(&self.data, at);
-            written.with_context(|| format!("writing to {}", self.path.display()))?;
+            let done = match self.what {
+                What::Read => self.disk.read_exact_at(&mut self.data, at),
+                What::Write => self.disk.write_all_at(&self.data, at),
+            };
+            done.with_context(|| format!("an access to {}", self.path.display()))?;
             let after = start.elapsed();
-            self.written += 1;
+            self.done += 1;
             if before >= SETTLING {
                 took.push((after - before).as_nanos() as f64);
             }
