@@ -26,6 +26,7 @@ const ROUNDS: u32 = 21;
 const PAIRS: u32 = 8;
 /// Disks beside it that are tracked, as on a host of many machines, and their size: nothing is done to them.
 const OTHERS: usize = 31;
+const OTHERS_TINY: usize = 2;
 const OTHER_BYTES: u64 = 4 << 20;
 /// Pairs of turns with and without their tracking.
 const PAIRS_OF_OTHERS: u32 = 2;
@@ -39,9 +40,10 @@ pub const LEFT_MIN: f64 = 0.98;
 /// Runs it.
 pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
     let bytes = plan.disk_bytes.min(BYTES_MAX);
+    let count = if plan.tiny { OTHERS_TINY } else { OTHERS };
     match InMemory::zram(bytes) {
         Some(zram) => {
-            let others: Vec<_> = (0..OTHERS).filter_map(|_| InMemory::zram(OTHER_BYTES)).collect();
+            let others: Vec<_> = (0..count).filter_map(|_| InMemory::zram(OTHER_BYTES)).collect();
             let others: Vec<_> = others.iter().map(|zram| zram.0.path()).collect();
             device("zram", zram.0.path(), bytes, &others, plan, measured)?;
         }
@@ -49,7 +51,7 @@ pub fn run(plan: &Plan, measured: &mut Measured) -> Result<()> {
     }
     // In memory: what is written to a file on a disk goes on to it in the background, and shows in every second of it.
     let disk = Disk::in_memory(bytes)?;
-    let others = (0..OTHERS).map(|_| Disk::in_memory(OTHER_BYTES)).collect::<Result<Vec<_>>>()?;
+    let others = (0..count).map(|_| Disk::in_memory(OTHER_BYTES)).collect::<Result<Vec<_>>>()?;
     let others: Vec<_> = others.iter().map(Disk::path).collect();
     device("loop", disk.path(), bytes, &others, plan, measured)?;
     let rows = ["zram: IOPS with tracking over without", "loop: IOPS with tracking over without"];
