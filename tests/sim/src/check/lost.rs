@@ -2,15 +2,17 @@
 //!
 //! That holds at every instant, as at every instant the agent may die: what is durable of it is opened as its successor would
 //! open it. Excused is what will be noticed before the next cycle counts: a doubt, the agent's or the tracker's or the hydrator's;
-//! a write that is on its way, which is marked at its end; a sector that somebody changed on the target.
+//! a write that is on its way, which is marked at its end; a sector that somebody changed on the target; a first plan that the
+//! hydrator is writing and the agent no longer knows, after which nothing counts but a comparison.
 
 use super::Checker;
 use crate::machine::{Files, SimRecords};
 use crate::source::ModelDisk;
 use crate::target::{Looks, Medium};
 use sluice_agent::journal::{Identity, Journal};
-use sluice_hydrator::ledger::{LEDGER_NAME, Ledger};
-use sluice_proto::Sector;
+use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
+use sluice_proto::wire::CycleRef;
+use sluice_proto::{Digest, Sector};
 
 /// Lost sectors that a violation names.
 const SHOWN: usize = 8;
@@ -42,7 +44,11 @@ fn lost(disk: &ModelDisk, medium: &Medium, agent: &Files, hydrators: &[Files]) -
     let tracked = disk.tracked_since(identity.epoch, identity.released);
     let Some(mut known) = tracked.filter(|_| identity.doubt.is_none()) else { return Vec::new() };
     let looks = medium.looks();
-    if hydrators.iter().filter_map(ledger_of).all(|ledger| doubts(&ledger, &looks, identity, hydrators.len() > 1)) {
+    let shipped = shipped(&journal);
+    let excused = |ledger: Ledger| {
+        doubts(&ledger, &looks, identity, hydrators.len() > 1) || is_within_another_plan(&ledger, shipped)
+    };
+    if hydrators.iter().filter_map(ledger_of).all(excused) {
         return Vec::new();
     }
     known.union_with(journal.carry());
@@ -71,6 +77,20 @@ fn doubts(ledger: &Ledger, looks: &Looks, identity: &Identity, is_one_of_two: bo
         });
     let behind = is_one_of_two && ledger.verified.map(|verified| verified.cycle) != identity.verified;
     ledger.doubt.is_some() || changed || another_wrote || behind
+}
+
+/// Whether this hydrator, whose target was never proven to hold anything, has begun to write a plan that is not the agent's any
+/// more, as agent and appliance were put back: it goes on with that very one or compares, and takes no other.
+fn is_within_another_plan(ledger: &Ledger, shipped: Option<CycleRef>) -> bool {
+    let State::Applying { cycle } = ledger.state else { return false };
+    ledger.verified.is_none() && ledger.compared.is_none() && shipped != Some(cycle)
+}
+
+/// The agent's plan, if it is all shipped.
+fn shipped(journal: &Journal) -> Option<CycleRef> {
+    let manifest = journal.manifest().ok().flatten()?;
+    let (plan, _) = journal.plan()?;
+    Some(CycleRef { cycle: plan.cycle, manifest: Digest::of(&manifest) })
 }
 
 fn ledger_of(files: &Files) -> Option<Ledger> {
