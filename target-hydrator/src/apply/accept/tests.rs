@@ -152,6 +152,17 @@ fn a_cycle_that_was_being_applied_is_taken_up_again() {
     }
 }
 
+/// As where agent and appliance were put back, and the agent made a plan of the same number anew.
+#[test]
+fn another_plan_than_the_one_begun_is_refused_where_nothing_is_proven_yet() {
+    let mut case = Case::new(CycleKind::Resync);
+    (case.ledger.verified, case.ledger.fingerprint) = (None, None);
+    case.ledger.state = State::Applying { cycle: reference(5) };
+    assert_eq!(case.judge(), None);
+    case.ledger.state = State::Applying { cycle: CycleRef { cycle: CycleNo(5), manifest: Digest([6; 32]) } };
+    assert_eq!(case.judge(), Some(FailReason::TargetChanged));
+}
+
 #[test]
 fn a_cycle_that_was_begun_is_not_gone_on_with_where_another_has_written_since() {
     let (own, other) = (WriterMark(1), WriterMark(2));
