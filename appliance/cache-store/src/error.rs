@@ -29,6 +29,18 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
+    /// What a store means by an HTTP status that is none of success.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            507 => Self::Full,
+            // Not implemented: that does not pass.
+            501 => Self::Other,
+            408 | 429 | 500..=599 => Self::Unavailable,
+            401 | 403 => Self::Denied,
+            _ => Self::Other,
+        }
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::NotFound => "not found",
@@ -156,14 +168,7 @@ fn classify_chain(error: &(dyn StdError + 'static)) -> StoreErrorKind {
         }
         next = error.source();
     }
-    status_in(&error.to_string()).map_or(StoreErrorKind::Other, |status| match status {
-        507 => StoreErrorKind::Full,
-        // Not implemented: that does not pass.
-        501 => StoreErrorKind::Other,
-        408 | 429 | 500..=599 => StoreErrorKind::Unavailable,
-        401 | 403 => StoreErrorKind::Denied,
-        _ => StoreErrorKind::Other,
-    })
+    status_in(&error.to_string()).map_or(StoreErrorKind::Other, StoreErrorKind::of_status)
 }
 
 fn status_in(text: &str) -> Option<u16> {

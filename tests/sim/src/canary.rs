@@ -4,8 +4,10 @@
 //! The tree is copied aside, one text is replaced, and the copy's simulation is built and run until a seed fails.
 
 use anyhow::{Context, bail};
+use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// One check taken out.
 struct Mutation {
@@ -21,6 +23,7 @@ struct Mutation {
 
 const MUTATIONS: &[Mutation] = &[
     Mutation {
+        // The simulation's own tracker, so that it is the checker that is tried; `tracker_truth` tries the product's.
         name: "the tracker marks at issue only",
         file: "tests/sim/src/source.rs",
         from: "        inner.mark(extent, unmarked.as_ref());\n    }\n\n    /// The values are",
@@ -139,14 +142,14 @@ const MUTATIONS: &[Mutation] = &[
 ];
 
 /// Runs every canary; an error names those that lived.
-pub fn run(seeds: u64) -> anyhow::Result<()> {
+pub fn run(seeds: u64, jobs: NonZeroUsize) -> anyhow::Result<()> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let copy = root.join("target/canary");
     let mut lived = Vec::new();
     for mutation in MUTATIONS {
         copy_tree(&root, &copy)?;
         mutate(&copy, mutation)?;
-        let caught = catches(&copy, seeds).with_context(|| mutation.name)?;
+        let caught = catches(&copy, seeds, jobs).with_context(|| mutation.name)?;
         println!("{}: {}", mutation.name, caught.as_deref().unwrap_or("NOT CAUGHT"));
         if caught.is_none() {
             lived.push(mutation.name);
@@ -185,25 +188,50 @@ fn mutate(copy: &Path, mutation: &Mutation) -> anyhow::Result<()> {
     Ok(std::fs::write(&path, text.replacen(mutation.from, mutation.to, 1))?)
 }
 
-/// The first seed that fails in the mutated build; `None` where none does.
-fn catches(copy: &Path, seeds: u64) -> anyhow::Result<Option<String>> {
+/// What the checker says of the first seed that fails in the mutated build; `None` where none does.
+///
+/// A panic is not counted: it tells of a check of the product's own, while a canary tries whether the simulation looks. The
+/// product's debug assertions are off for the same reason, as they are in what is installed.
+fn catches(copy: &Path, seeds: u64, jobs: NonZeroUsize) -> anyhow::Result<Option<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // A target folder of its own: cargo takes two copies of a tree for one, and would link mutated code into the other's.
     build.args(["build", "--quiet", "--workspace", "--bin", "sluice-sim", "--target-dir"]).arg(copy.join("target"));
-    build.current_dir(copy);
+    build.env("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false").current_dir(copy);
     if !build.status()?.success() {
         bail!("the mutated copy does not build");
     }
-    for seed in 1..=seeds {
-        let one = Command::new(copy.join("target/debug/sluice-sim"))
-            .args(["--seeds", "1", "--from", &seed.to_string()])
-            .output()?;
-        if !one.status.success() {
-            return Ok(Some(format!("caught by seed {seed}")));
+    let program = copy.join("target/debug/sluice-sim");
+    let all: Vec<u64> = (1..=seeds).collect();
+    for some in all.chunks(jobs.get()) {
+        let running = some.iter().map(|seed| start(&program, *seed)).collect::<io::Result<Vec<_>>>()?;
+        let mut caught = None;
+        for (seed, one) in some.iter().zip(running) {
+            let output = one.wait_with_output()?;
+            if output.status.success() {
+                continue;
+            }
+            let said = String::from_utf8_lossy(&output.stdout);
+            let broken = broken_promise(&said);
+            caught = caught.or_else(|| broken.map(|promise| format!("caught by seed {seed}: {promise}")));
+        }
+        if caught.is_some() {
+            return Ok(caught);
         }
     }
     Ok(None)
+}
+
+fn start(program: &Path, seed: u64) -> io::Result<Child> {
+    // Once, not twice: that two traces differ is no catch.
+    let args = ["--seeds", "1", "--replay-every", "1000000", "--from", &seed.to_string()];
+    Command::new(program).args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+}
+
+/// The first violation in a run's output that is not a panic.
+fn broken_promise(said: &str) -> Option<&str> {
+    let violations = said.lines().filter_map(|line| line.strip_prefix("    \"")?.strip_suffix("\","));
+    violations.into_iter().find(|violation| !violation.contains("panicked"))
 }
 
 #[cfg(test)]
@@ -217,5 +245,12 @@ mod tests {
             let text = std::fs::read_to_string(root.join(mutation.file)).expect(mutation.file);
             assert_eq!(text.matches(mutation.from).count(), 1, "{}", mutation.name);
         }
+    }
+
+    #[test]
+    fn a_panic_is_no_broken_promise() {
+        let violations = vec!["agent panicked: it did".to_owned(), "12 sectors differ".to_owned()];
+        assert_eq!(broken_promise(&format!("seed 3\nseed 3: {violations:#?}\n")), Some("12 sectors differ"));
+        assert_eq!(broken_promise(&format!("seed 3: {:#?}", &violations[..1])), None);
     }
 }

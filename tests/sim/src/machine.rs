@@ -1,8 +1,10 @@
 //! What outlives a process: records, objects, the target's medium; and the faulty ways to them.
 
 mod odds;
+mod store;
 
 pub use odds::Odds;
+pub use store::SimStore;
 
 use crate::check::{Checker, SEGMENTS};
 use crate::life::{Life, Step};
@@ -11,12 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_agent::journal::{EachEntry, JournalError, Records};
-use sluice_cache_store::{CacheStore, Listed, StoreError, StoreErrorKind};
 use sluice_hydrator::state::{StateError, StateStore};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// Files that survive crashes: each save is whole or not there.
@@ -225,148 +224,10 @@ impl StateStore for SimState {
 /// How long a machine stands still, at most: another has ended a cycle by then, and the next.
 const STILL_MS_MAX: u64 = 15_000;
 
-/// Objects that survive crashes.
-pub type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
-
-/// The cache store as one process sees it.
-pub struct SimStore {
-    /// The objects.
-    pub objects: Objects,
-    /// The process.
-    pub life: Life,
-    /// Chance.
-    pub rng: Rng,
-    /// How often.
-    pub odds: Arc<Mutex<Odds>>,
-}
-
-impl SimStore {
-    async fn arrive(&self, what: &str) -> Result<(), StoreError> {
-        self.life.or_never().await;
-        tokio::time::sleep(self.rng.pause(8)).await;
-        let odds = *self.odds.lock();
-        if self.rng.once_in(odds.store_stalls) {
-            tokio::time::sleep(Duration::from_secs(70)).await;
-            return Err(StoreError::new(StoreErrorKind::Unavailable, format!("{what}: simulated time-out")));
-        }
-        if self.rng.once_in(odds.store_refuses) {
-            return Err(StoreError::new(StoreErrorKind::Unavailable, format!("{what}: simulated 503")));
-        }
-        if self.rng.once_in(odds.store_fails) {
-            let kind = if self.rng.once_in(2) { StoreErrorKind::Denied } else { StoreErrorKind::Other };
-            return Err(StoreError::new(kind, format!("{what}: simulated")));
-        }
-        Ok(())
-    }
-
-    /// Does what a write does to the objects, with the process's life at stake.
-    async fn change(
-        &self,
-        change: impl FnOnce(&mut BTreeMap<String, Bytes>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let odds = *self.odds.lock();
-        if self.rng.once_in(odds.store_full) {
-            return Err(StoreError::new(StoreErrorKind::Full, "simulated full store"));
-        }
-        let step = self.life.step();
-        if step == Step::NotDone {
-            std::future::pending::<()>().await;
-        }
-        let result = change(&mut self.objects.lock());
-        if step == Step::DoneUnheard {
-            std::future::pending::<()>().await;
-        }
-        if result.is_ok() && self.rng.once_in(odds.store_answer_lost) {
-            return Err(StoreError::new(StoreErrorKind::Unavailable, "simulated: the answer was lost"));
-        }
-        result
-    }
-
-    fn stored(&self, bytes: &Bytes) -> Bytes {
-        if !self.rng.once_in(self.odds.lock().rot) || bytes.is_empty() {
-            return bytes.clone();
-        }
-        flip(bytes, &self.rng)
-    }
-}
-
 /// The same bytes but for one bit.
 pub fn flip(bytes: &Bytes, rng: &Rng) -> Bytes {
     let mut copy = bytes.to_vec();
     let at = rng.below(copy.len() as u64) as usize;
     copy[at] ^= 1 << rng.below(8);
     copy.into()
-}
-
-fn not_found(key: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::NotFound, key.to_owned())
-}
-
-#[async_trait]
-impl CacheStore for SimStore {
-    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        self.arrive("put").await?;
-        let bytes = self.stored(&bytes);
-        self.change(|objects| {
-            objects.insert(key.to_owned(), bytes);
-            Ok(())
-        })
-        .await
-    }
-    async fn put_new(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        self.arrive("put").await?;
-        self.change(|objects| match objects.get(key) {
-            Some(there) if *there == bytes => Ok(()),
-            Some(_) => Err(StoreError::new(StoreErrorKind::AlreadyExists, key.to_owned())),
-            None => {
-                objects.insert(key.to_owned(), bytes);
-                Ok(())
-            }
-        })
-        .await
-    }
-    async fn get(&self, key: &str, len_max: u64) -> Result<Bytes, StoreError> {
-        self.arrive("get").await?;
-        let found = self.objects.lock().get(key).cloned().ok_or_else(|| not_found(key))?;
-        if found.len() as u64 > len_max {
-            return Err(StoreError::new(StoreErrorKind::Corrupt, key.to_owned()));
-        }
-        let flips = self.rng.once_in(self.odds.lock().read_flips) && !found.is_empty();
-        Ok(if flips { flip(&found, &self.rng) } else { found })
-    }
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let whole = self.get(key, u64::MAX).await?;
-        match range.end <= whole.len() as u64 {
-            true => Ok(whole.slice(range.start as usize..range.end as usize)),
-            false => Err(StoreError::new(StoreErrorKind::Corrupt, key.to_owned())),
-        }
-    }
-    async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
-        self.arrive("head").await?;
-        Ok(self.objects.lock().get(key).map(|b| b.len() as u64))
-    }
-    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.arrive("list").await?;
-        let below = |key: &str| prefix.is_empty() || key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
-        let objects = self.objects.lock();
-        Ok(objects
-            .iter()
-            .filter(|(key, _)| below(key))
-            .map(|(key, b)| Listed { key: key.clone(), len: b.len() as u64 })
-            .collect())
-    }
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.arrive("delete").await?;
-        self.change(|objects| {
-            objects.remove(key);
-            Ok(())
-        })
-        .await
-    }
-    fn is_local(&self) -> bool {
-        true
-    }
-    fn describe(&self) -> String {
-        "sim".into()
-    }
 }

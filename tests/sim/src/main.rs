@@ -33,7 +33,7 @@ struct Args {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if args.canary {
-        return sluice_sim::canary::run(args.seeds);
+        return sluice_sim::canary::run(args.seeds, args.jobs);
     }
     match args.seed {
         Some(seed) => see(seed),

@@ -5,7 +5,7 @@ mod nodes;
 
 use crate::check::{Checker, Judgement};
 use crate::life::Life;
-use crate::machine::{Files, Objects, Odds};
+use crate::machine::{Files, Odds};
 use crate::net::Running;
 use crate::rng::Rng;
 use crate::source::{ModelDisk, value_of, workload};
@@ -14,6 +14,7 @@ use faults::odds;
 use parking_lot::Mutex;
 use sluice_appliance::repository::MemoryRepository;
 use sluice_appliance::service::{LocalAgent, LocalHydrator, LocalOperator};
+use sluice_cache_store::MemoryStore;
 use sluice_client::OperatorApi;
 use sluice_proto::DiskId;
 use sluice_proto::env::Clock;
@@ -79,7 +80,7 @@ struct World {
     backup: Arc<Mutex<Option<Files>>>,
     /// The agent's state before an older one was put in its place that is of another generation.
     newest: Mutex<Option<Files>>,
-    objects: Objects,
+    objects: Arc<MemoryStore>,
     repository: Arc<MemoryRepository>,
     odds: Arc<Mutex<Odds>>,
     checker: Checker,
@@ -155,7 +156,7 @@ impl World {
             appliances_backup: Mutex::default(),
             backup: Arc::default(),
             newest: Mutex::default(),
-            objects: Objects::default(),
+            objects: Arc::default(),
             repository: Arc::new(MemoryRepository::new()),
             checker,
             data_key,

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use sluice_agent::journal::Journal;
 use sluice_agent::tracker::Doubt;
 use sluice_appliance::repository::Repository;
+use sluice_cache_store::{CacheStore, StoreError};
 use sluice_client::OperatorApi;
 use sluice_hydrator::ledger::{LEDGER_NAME, Ledger, State};
 use sluice_proto::Generation;
@@ -70,24 +71,28 @@ impl World {
 
     /// An object of the cache store rots or is gone, as often as not a manifest.
     fn harm_an_object(&self) {
-        let mut objects = self.objects.lock();
-        let manifests = objects.keys().filter(|key| key.ends_with(MANIFEST_NAME)).cloned().collect::<Vec<_>>();
-        let keys = match manifests.is_empty() || self.rng.once_in(2) {
-            true => objects.keys().cloned().collect(),
-            false => manifests,
-        };
+        // A store in memory never waits.
+        if let Some(Err(error)) = self.harm().now_or_never() {
+            self.checker.violation(format!("an object could not be harmed: {error}"));
+        }
+    }
+
+    async fn harm(&self) -> Result<(), StoreError> {
+        let keys: Vec<String> = self.objects.list("").await?.into_iter().map(|listed| listed.key).collect();
+        let manifests: Vec<String> = keys.iter().filter(|key| key.ends_with(MANIFEST_NAME)).cloned().collect();
+        let keys = if manifests.is_empty() || self.rng.once_in(2) { keys } else { manifests };
         if keys.is_empty() {
-            return;
+            return Ok(());
         }
         let key = &keys[self.rng.below(keys.len() as u64) as usize];
         let rots = self.rng.once_in(2);
-        match objects.get_mut(key).filter(|_| rots) {
-            Some(bytes) => *bytes = flip(bytes, &self.rng),
-            None => _ = objects.remove(key),
+        match rots {
+            true => self.objects.put(key, flip(&self.objects.get(key, u64::MAX).await?, &self.rng)).await?,
+            false => self.objects.delete(key).await?,
         }
-        drop(objects);
         self.checker.note(&format!("{key} {}", if rots { "rots" } else { "is gone" }));
         self.checker.store_forgets();
+        Ok(())
     }
 
     /// True while no hydrator is about to write and the one holds a fingerprint of the target. Who changes a target in the
