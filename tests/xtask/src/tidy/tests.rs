@@ -92,10 +92,46 @@ fn links_lead_to_files_or_folders_of_the_tree() {
 #[test]
 fn tests_that_show_a_claim_are_there() {
     let tests = "#[tokio::test(start_paused = true)]\n#[should_panic]\nasync fn it_is_there() {}\nfn it_is_none() {}\n";
-    let shown = |text: &str| found(&[("SECURITY.md", text), ("proto/a.rs", tests)], "");
+    let table = "\n| he cannot | shown by |\n| --- | --- |\n";
+    let shown = |text: &str| found(&[("SECURITY.md", &(text.to_owned() + table)), ("proto/a.rs", tests)], "");
     assert!(shown("`it_is_there`, `old_one`, `cargo xtask sim`, it_is_gone").is_empty());
     assert_eq!(shown("\n`it_is_there`, `it_is_gone`"), ["SECURITY.md:2: there is no test `it_is_gone`"]);
     assert_eq!(shown("`it_is_none`").len(), 1);
+}
+
+#[test]
+fn every_claim_names_a_test() {
+    let test = "#[test]\nfn it_is_there() {}\nfn no_test() {}\n";
+    let cannot = |rows: &str| format!("| he cannot | shown by |\n| --- | --- |\n{rows}");
+    let security =
+        |text: &str| found(&[("SECURITY.md", text), ("tests/crash/a.rs", test), ("tests/sim/a.rs", "fn a() {}")], "");
+    for shown in ["`proto` `it_is_there`", "killed: `tests/crash`", "`tests/crash/a.rs`, and more"] {
+        assert!(security(&cannot(&format!("| a | {shown} |\n"))).is_empty(), "{shown}");
+    }
+    let nothing =
+        ["", "see above", "`proto`", "`crash`", "`tests/sim`", "it_is_there", "`no_test`", "by design: so it is"];
+    for shown in nothing {
+        let rows = format!("| a | `it_is_there` |\n| b | {shown} |\n");
+        assert_eq!(security(&cannot(&rows)), ["SECURITY.md:4: no test shows that: b"], "{shown}");
+    }
+    // Other tables that say so, where a reason will do, and up to their end only.
+    let other = |rows: &str| security(&cannot(&format!("\n| he can | then | shown by |\n| --- | --- | :-- |\n{rows}")));
+    assert!(
+        other("| a | b | by design: so it is |\n| c | d | `it_is_there` |\n\n| e | f |\n| - | - |\n| g | h |")
+            .is_empty()
+    );
+    assert_eq!(other("| a | `it_is_there` | nothing |\n"), ["SECURITY.md:6: no test shows that: a"]);
+    assert_eq!(security("| he can't | shown by |\n"), ["SECURITY.md: has no table that begins with `he cannot`"]);
+
+    let promises = |row: &str| {
+        let text = format!("| promise | shown by |\n| --- | --- |\n{row}\n");
+        found(&[("tests/RELIABILITY.md", &text), ("SECURITY.md", &cannot("")), ("LICENSE", "")], "")
+    };
+    assert!(promises("| a | [there](../SECURITY.md) |").is_empty());
+    for shown in ["nothing", "[there](../LICENSE)"] {
+        let found = promises(&format!("| a | {shown} |"));
+        assert_eq!(found, ["tests/RELIABILITY.md:3: no test shows that: a"], "{shown}");
+    }
 }
 
 #[test]
@@ -149,6 +185,8 @@ fn the_core_comes_to_time_and_files_by_traits_and_the_appliance_to_no_key() {
         assert!(one(path, "use std::time::Instant; use std::fs;").is_empty(), "{path}");
     }
     assert!(one("agent/src/disk.rs", "use tokio::time::Instant; let operand = 1; // std::fs").is_empty());
-    assert_eq!(one("appliance/src/http/agent.rs", "let key: DataKey;").len(), 1);
+    for path in ["appliance/src/http/agent.rs", "appliance/cache-store/src/a.rs", "appliance/client/src/a.rs"] {
+        assert_eq!(one(path, "let key: DataKey;").len(), 1, "{path}");
+    }
     assert!(one("appliance/cli/src/a.rs", "let key: DataKey;").is_empty());
 }
