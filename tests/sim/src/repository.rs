@@ -2,10 +2,14 @@
 
 use crate::life::{Life, Step};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use sluice_appliance::repository::{CycleRecord, DiskRecord, LogEntry, MemoryRepository, Repository, RepositoryResult};
 use sluice_proto::wire::{PolicyView, StoredSegment};
 use sluice_proto::{CycleNo, DiskId};
 use std::sync::Arc;
+
+/// Records of segments that a power cut of the appliance's machine takes with it: SQLite's log is flushed with the next other write.
+pub type Unflushed = Arc<Mutex<Vec<(DiskId, CycleNo, String)>>>;
 
 /// The repository.
 pub struct SimRepository {
@@ -13,9 +17,21 @@ pub struct SimRepository {
     pub inner: Arc<MemoryRepository>,
     /// The process.
     pub life: Life,
+    /// What a power cut would take.
+    pub unflushed: Unflushed,
 }
 
 impl SimRepository {
+    /// Does a write that is flushed, and all before it with it.
+    async fn flushed<T>(&self, write: impl Future<Output = RepositoryResult<T>>) -> RepositoryResult<T> {
+        let written = async {
+            let written = write.await;
+            self.unflushed.lock().clear();
+            written
+        };
+        self.write(written).await
+    }
+
     /// Does a write with the process's life at stake.
     async fn write<T>(&self, write: impl Future<Output = RepositoryResult<T>>) -> RepositoryResult<T> {
         let step = self.life.step();
@@ -41,7 +57,7 @@ impl Repository for SimRepository {
         self.read(self.inner.disks()).await
     }
     async fn save(&self, disk: &DiskRecord, cycle: Option<&CycleRecord>) -> RepositoryResult<()> {
-        self.write(self.inner.save(disk, cycle)).await
+        self.flushed(self.inner.save(disk, cycle)).await
     }
     async fn cycle(&self, disk: DiskId, cycle: CycleNo) -> RepositoryResult<Option<CycleRecord>> {
         self.read(self.inner.cycle(disk, cycle)).await
@@ -53,25 +69,30 @@ impl Repository for SimRepository {
         self.read(self.inner.first_ended(disk, after)).await
     }
     async fn prune_cycles(&self, disk: DiskId, keep: u32) -> RepositoryResult<()> {
-        self.write(self.inner.prune_cycles(disk, keep)).await
+        self.flushed(self.inner.prune_cycles(disk, keep)).await
     }
     async fn segments(&self, disk: DiskId, cycle: CycleNo) -> RepositoryResult<Vec<StoredSegment>> {
         self.read(self.inner.segments(disk, cycle)).await
     }
     async fn add_segment(&self, cycle: &CycleRecord, segment: &StoredSegment) -> RepositoryResult<()> {
-        self.write(self.inner.add_segment(cycle, segment)).await
+        let write = async {
+            self.inner.add_segment(cycle, segment).await?;
+            self.unflushed.lock().push((cycle.disk, cycle.cycle, segment.name.clone()));
+            Ok(())
+        };
+        self.write(write).await
     }
     async fn forget_segments(&self, disk: DiskId, cycle: CycleNo, names: Option<&[String]>) -> RepositoryResult<()> {
-        self.write(self.inner.forget_segments(disk, cycle, names)).await
+        self.flushed(self.inner.forget_segments(disk, cycle, names)).await
     }
     async fn policy(&self) -> RepositoryResult<Option<PolicyView>> {
         self.read(self.inner.policy()).await
     }
     async fn set_policy(&self, policy: &PolicyView) -> RepositoryResult<()> {
-        self.write(self.inner.set_policy(policy)).await
+        self.flushed(self.inner.set_policy(policy)).await
     }
     async fn log(&self, entry: &LogEntry) -> RepositoryResult<()> {
-        self.write(self.inner.log(entry)).await
+        self.flushed(self.inner.log(entry)).await
     }
     async fn log_entries(&self, disk: Option<DiskId>, limit: u32) -> RepositoryResult<Vec<LogEntry>> {
         self.read(self.inner.log_entries(disk, limit)).await

@@ -7,6 +7,7 @@ use crate::check::{Checker, Judgement};
 use crate::life::Life;
 use crate::machine::{Files, Odds};
 use crate::net::Running;
+use crate::repository::Unflushed;
 use crate::rng::Rng;
 use crate::source::{ModelDisk, value_of, workload};
 use crate::target::Medium;
@@ -80,6 +81,7 @@ struct World {
     backup: Arc<Mutex<Option<Files>>>,
     /// The agent's state before an older one was put in its place that is of another generation.
     newest: Mutex<Option<Files>>,
+    unflushed: Unflushed,
     objects: Arc<MemoryStore>,
     repository: Arc<MemoryRepository>,
     odds: Arc<Mutex<Odds>>,
@@ -156,6 +158,7 @@ impl World {
             appliances_backup: Mutex::default(),
             backup: Arc::default(),
             newest: Mutex::default(),
+            unflushed: Unflushed::default(),
             objects: Arc::default(),
             repository: Arc::new(MemoryRepository::new()),
             checker,

@@ -112,6 +112,7 @@ impl World {
                 *self.agents_way.lock() = None;
                 *self.hydrators_way.lock() = None;
                 *self.operators_way.lock() = None;
+                self.cut_the_appliances_power();
                 self.put_appliance_back();
             }
             "hydrator" | "twin" => {
@@ -170,6 +171,20 @@ impl World {
             tokio::time::sleep(chance.pause(15_000)).await;
             *self.appliances_backup.lock() = Some(self.repository.snapshot());
         }
+    }
+
+    /// The appliance's machine loses its power, as often as not: the newest of what was not flushed is gone, any part of it.
+    fn cut_the_appliances_power(&self) {
+        let mut unflushed = self.unflushed.lock();
+        if self.rng.once_in(2) && !unflushed.is_empty() {
+            let kept = self.rng.below(unflushed.len() as u64) as usize;
+            for (disk, cycle, name) in unflushed.drain(kept..) {
+                self.checker.note(&format!("cycle {}: {name} was not flushed", cycle.0));
+                self.repository.forget_segments(disk, cycle, Some(&[name])).now_or_never();
+            }
+            self.checker.store_forgets();
+        }
+        unflushed.clear();
     }
 
     /// The appliance's machine is put back to its newest snapshot; the cache store is somewhere else and stays as it is.

@@ -40,7 +40,11 @@ impl World {
         let world = self.clone();
         tokio::spawn(async move {
             let ports = Ports {
-                repository: Arc::new(SimRepository { inner: world.repository.clone(), life: life.clone() }),
+                repository: Arc::new(SimRepository {
+                    inner: world.repository.clone(),
+                    life: life.clone(),
+                    unflushed: world.unflushed.clone(),
+                }),
                 store: world.store(&life),
                 clock: world.clock.clone(),
                 throttle: Throttle::new(Limits::default(), world.clock.clone()),
