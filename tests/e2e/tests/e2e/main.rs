@@ -15,6 +15,7 @@ mod odd_device;
 mod odd_file;
 mod old_generation;
 mod partition;
+mod rotten_target;
 mod source_mounted_scan;
 mod source_resized;
 mod state_full;
