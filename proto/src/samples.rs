@@ -157,6 +157,7 @@ fn operators_messages() {
         scrub_rate: Some(50_000_000),
     };
     message("policy", policy);
+    message("final-order", FinalOrder { wanted: true });
     assert_eq!(serde_json::to_string(&DiskPhase::InStep).unwrap(), "\"in_step\"");
 }
 

@@ -1,7 +1,7 @@
 //! What agents ask.
 
 use super::Port;
-use super::answer::{Answered, Asked, InGeneration, Place, done, until_sent};
+use super::answer::{Answered, Asked, Place, done, until_sent};
 use super::body::{announced, discard, flows, json, read, reserved};
 use super::router::{carried, held};
 use crate::identity::Identity;
@@ -11,11 +11,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde::Deserialize;
 use sluice_proto::segment::SEGMENT_BYTES_MAX;
 use sluice_proto::wire::{
-    DiskStatus, GiveUp, NextReply, NextRequest, OpenRequest, RegisterRequest, SEGMENTS_TOLD_MAX, StoredSegment,
-    WireError,
+    AskedDigests, DiskStatus, GiveUp, InGeneration, NextReply, NextRequest, OpenRequest, RegisterRequest,
+    SEGMENTS_TOLD_MAX, StoredSegment, WireError,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 use std::sync::Arc;
@@ -119,15 +118,6 @@ pub(super) async fn commit(
         service.store_manifest(&who, disk, cycle, generation, bytes).await
     });
     committed.await.map(|()| done())
-}
-
-/// What stands behind the question mark of a request for digests.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AskedDigests {
-    generation: Generation,
-    #[serde(default)]
-    wait_ms: u64,
 }
 
 pub(super) async fn digests(

@@ -5,10 +5,9 @@ use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
-use sluice_proto::Generation;
 use sluice_proto::wire::{ErrorCode, WireError};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -63,17 +62,17 @@ pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Refused;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let asked = Query::from_request_parts(parts, state).await.map_err(|e| bad_request(e.body_text()))?;
-        Ok(Self(asked.0))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        Ok(Self(asked(&parts.uri)?))
     }
 }
 
-/// The generation that a writer of octets believes in.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct InGeneration {
-    pub(super) generation: Generation,
+/// What stands behind the question mark of a request's target.
+///
+/// # Errors
+/// `BadRequest`: a name that is not known, twice or not there, or a value that is none.
+pub fn asked<T: DeserializeOwned>(target: &Uri) -> Result<T, WireError> {
+    Query::try_from_uri(target).map(|asked| asked.0).map_err(|e| WireError::new(ErrorCode::BadRequest, e.body_text()))
 }
 
 /// An answer that keeps its memory reserved until it is sent, or given up.

@@ -1,7 +1,7 @@
 //! What hydrators ask.
 
 use super::Port;
-use super::answer::{Answered, Asked, InGeneration, Place, done};
+use super::answer::{Answered, Asked, Place, done};
 use super::body::{announced, discard, json, read};
 use super::router::{carried, held};
 use crate::identity::Identity;
@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
-use sluice_proto::wire::{AppliedRequest, ClaimReply, Lease, VerdictRequest, WorkReply, WorkRequest};
+use sluice_proto::wire::{AppliedRequest, ClaimReply, InGeneration, Lease, VerdictRequest, WorkReply, WorkRequest};
 use sluice_proto::{CycleNo, DiskId};
 use std::sync::Arc;
 

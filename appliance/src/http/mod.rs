@@ -20,6 +20,8 @@ mod router;
 #[cfg(test)]
 mod tests;
 
+pub use answer::asked;
+
 use crate::service::Service;
 use crate::tls::TlsServer;
 use body::Budget;

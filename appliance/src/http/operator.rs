@@ -8,9 +8,8 @@ use crate::identity::Identity;
 use axum::body::Body;
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
 use sluice_proto::DiskId;
-use sluice_proto::wire::{API_VERSION, CycleView, DiskView, PolicyView};
+use sluice_proto::wire::{API_VERSION, CycleView, DiskView, FinalOrder, HowMany, PolicyView};
 use std::sync::Arc;
 
 type Ours = State<Arc<Port>>;
@@ -18,17 +17,6 @@ type Who = Extension<Identity>;
 
 pub(super) async fn disks(State(port): Ours, Extension(who): Who) -> Answered<Json<Vec<DiskView>>> {
     Ok(Json(port.service.disks(&who).await?))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HowMany {
-    #[serde(default = "twenty")]
-    limit: u32,
-}
-
-fn twenty() -> u32 {
-    20
 }
 
 pub(super) async fn cycles(
@@ -40,19 +28,13 @@ pub(super) async fn cycles(
     Ok(Json(port.service.cycles(&who, disk, limit).await?))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Final {
-    wanted: bool,
-}
-
 pub(super) async fn order_final(
     State(port): Ours,
     Extension(who): Who,
     Place(disk): Place<DiskId>,
     body: Body,
 ) -> Answered<Json<serde_json::Value>> {
-    let Final { wanted } = json(body, &port.limits).await?;
+    let FinalOrder { wanted } = json(body, &port.limits).await?;
     let service = port.service.clone();
     carried(async move { service.order_final(&who, disk, wanted).await }).await.map(|()| done())
 }

@@ -177,3 +177,23 @@ pub struct GiveUp {
     /// In words: the device, the sectors, what to do.
     pub detail: String,
 }
+
+/// Stands behind the question mark of every other request that writes, and of those that ask about a cycle: the generation
+/// that is believed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InGeneration {
+    /// The generation.
+    pub generation: Generation,
+}
+
+/// Stands behind the question mark of a request for digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedDigests {
+    /// The generation.
+    pub generation: Generation,
+    /// How long the request may be held, in milliseconds.
+    #[serde(default)]
+    pub wait_ms: u64,
+}

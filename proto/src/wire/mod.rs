@@ -1,4 +1,5 @@
-//! What goes over the appliance's port, as JSON but for segments, manifests and digests, which go as they are stored.
+//! What goes over the appliance's port, as JSON but for segments, manifests and digests, which go as they are stored. The few requests without
+//! a JSON body name what they ask behind a question mark; that is here too.
 //!
 //! Every message that writes names the generation that the writer believes in; an older one is refused. PROTOCOL.md
 //! lists paths and methods and says why each message exists.
@@ -11,12 +12,12 @@ mod operator;
 use std::num::NonZeroUsize;
 
 pub use agent::{
-    CycleRef, DiskStatus, GiveUp, NextReply, NextRequest, OpenReply, OpenRequest, RegisterRequest, Start,
-    StoredSegment, Verdict,
+    AskedDigests, CycleRef, DiskStatus, GiveUp, InGeneration, NextReply, NextRequest, OpenReply, OpenRequest,
+    RegisterRequest, Start, StoredSegment, Verdict,
 };
 pub use error::{ErrorCode, WireError};
 pub use hydrator::{AppliedRequest, ClaimReply, Lease, Outcome, VerdictRequest, Work, WorkReply, WorkRequest};
-pub use operator::{CycleView, DiskView, PolicyView, WindowView};
+pub use operator::{CycleView, DiskView, FinalOrder, HowMany, PolicyView, WindowView};
 
 /// The version of the API that this Sluice speaks; the first part of every path. Change log: 1, the first.
 pub const API_VERSION: u16 = 1;

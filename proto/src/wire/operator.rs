@@ -91,3 +91,24 @@ pub struct PolicyView {
     /// At what rate, in bytes a second.
     pub scrub_rate: Option<u64>,
 }
+
+/// Stands behind the question mark of a request for cycles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HowMany {
+    /// How many, at most.
+    #[serde(default = "twenty")]
+    pub limit: u32,
+}
+
+fn twenty() -> u32 {
+    20
+}
+
+/// Orders the final cycle of a disk, or takes the order back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinalOrder {
+    /// False takes it back.
+    pub wanted: bool,
+}

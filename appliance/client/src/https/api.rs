@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use sluice_proto::wire::{
-    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, GiveUp, Lease, NextReply, NextRequest, OpenReply,
-    OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
+    AppliedRequest, ClaimReply, CycleView, DiskStatus, DiskView, FinalOrder, GiveUp, Lease, NextReply, NextRequest,
+    OpenReply, OpenRequest, PolicyView, RegisterRequest, StoredSegment, VerdictRequest, WorkReply, WorkRequest,
 };
 use sluice_proto::{CycleNo, DiskId, Generation};
 
@@ -122,8 +122,7 @@ impl OperatorApi for HttpsClient {
     }
 
     async fn order_final(&self, disk: DiskId, wanted: bool) -> ApiResult<()> {
-        let order = std::collections::BTreeMap::from([("wanted", wanted)]);
-        self.done(post(format!("/v1/disks/{disk}/final")).json(&order)?).await
+        self.done(post(format!("/v1/disks/{disk}/final")).json(&FinalOrder { wanted })?).await
     }
 
     async fn sync_now(&self, disk: DiskId) -> ApiResult<()> {

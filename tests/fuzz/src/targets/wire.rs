@@ -1,7 +1,8 @@
-//! Every JSON body that goes over the appliance's port, in both directions.
+//! Every JSON body that goes over the appliance's port, in both directions, and what requests ask behind a question mark.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sluice_appliance::http::asked;
 use sluice_appliance::throttle::Limits;
 use sluice_proto::DiskId;
 use sluice_proto::wire::*;
@@ -10,7 +11,7 @@ use std::fmt::Debug;
 /// Reads the body as one message; what can be read is written, and reads the same.
 type Reader = fn(&[u8]);
 
-/// By number: only ever added to at the end, as the corpus begins with it.
+/// By number: only ever added to at the end, as each file of the corpus begins with it.
 const MESSAGES: &[Reader] = &[
     read::<RegisterRequest>,
     read::<NextRequest>,
@@ -31,18 +32,37 @@ const MESSAGES: &[Reader] = &[
     read::<PolicyView>,
     disk_id,
     read::<AppliedRequest>,
+    read::<FinalOrder>,
+    query::<InGeneration>,
+    query::<AskedDigests>,
+    query::<HowMany>,
 ];
+/// How many there were when the corpus was begun: higher numbers that name none go around these.
+const FIRST_MESSAGES: usize = 19;
 
 /// The first byte chooses the message.
 pub fn run(input: &[u8]) {
     let Some((choice, body)) = input.split_first() else { return };
-    MESSAGES[usize::from(*choice) % MESSAGES.len()](body);
+    let number = usize::from(*choice);
+    MESSAGES.get(number).unwrap_or(&MESSAGES[number % FIRST_MESSAGES])(body);
 }
 
 fn read<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) {
     let Ok(value) = serde_json::from_slice::<T>(body) else { return };
     let again = serde_json::to_vec(&value).expect("a message as JSON");
     assert_eq!(serde_json::from_slice::<T>(&again).expect("our own JSON"), value);
+}
+
+/// What stands behind the question mark of a request's target; what can be read is written, and reads the same.
+fn query<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) {
+    let Ok(target) = [b"/?", body].concat().as_slice().try_into() else { return };
+    let Ok(value) = asked::<T>(&target) else { return };
+    let serde_json::Value::Object(fields) = serde_json::to_value(&value).expect("a query as JSON") else {
+        panic!("{value:?} has no named fields")
+    };
+    let again: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let again = format!("/?{}", again.join("&")).parse().expect("our own target");
+    assert_eq!(asked::<T>(&again).expect("our own query"), value);
 }
 
 /// What the appliance makes of a policy: its limits are parsed, and a limit is asked for.
@@ -110,5 +130,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         sample!(16, "policy"),
         text(17, id),
         sample!(18, "applied-request"),
+        sample!(19, "final-order"),
+        text(20, "generation=2"),
+        text(21, "generation=2&wait_ms=20000"),
+        text(21, "generation=%32"),
+        text(22, "limit=9"),
+        text(22, ""),
     ]
 }
