@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 mod revoked;
+pub use revoked::parse as revoked_in;
 #[cfg(test)]
 mod tests;
 

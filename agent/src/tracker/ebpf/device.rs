@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// One tracked range: a whole disk or a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub struct Facts {
     /// The device's number as the kernel has it in stat(2).
     pub device: u64,
     /// The disk's sequence number: no other disk of this boot has it, nor this one after its medium was changed.

@@ -118,9 +118,12 @@ pub(super) fn set_released(area: &Area, number: u64) {
 
 /// Whose area it is: written before the first program runs, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub struct Identity {
+    /// Which unbroken run of tracking it holds the marks of.
     pub epoch: TrackingEpoch,
+    /// What is tracked.
     pub facts: Facts,
+    /// log2 of the most leaves.
     pub leaf_bits: u32,
 }
 

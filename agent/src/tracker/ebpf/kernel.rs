@@ -142,7 +142,7 @@ const WINDOW_WORDS: u64 = 128 * PAGE_WORDS;
 
 /// An array of 64-bit words that programs and agent share. Its first page is always mapped.
 #[derive(Debug)]
-pub(super) struct Area {
+pub struct Area {
     array: OwnedFd,
     head: Window,
     words: u64,
@@ -171,7 +171,7 @@ impl Area {
     }
 
     /// Reaches all words, best in ascending order.
-    pub fn cursor(&self) -> Cursor<'_> {
+    pub(super) fn cursor(&self) -> Cursor<'_> {
         Cursor { area: self, window: None }
     }
 }

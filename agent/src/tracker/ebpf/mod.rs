@@ -76,12 +76,13 @@ mod pins;
 mod tests;
 
 pub use available::{Why, available};
-pub use kernel::run_statistics;
+pub use device::Facts;
+pub use header::Identity;
+pub use kernel::{Area, run_statistics};
 pub use pins::{KernelTypes, default_folder};
 
 use super::{Doubt, Swap, Tracker, TrackerError, TrackerKind, TrackingEpoch};
-use device::Facts;
-use header::{Identity, Skips};
+use header::Skips;
 use kernel::Barrier;
 use pins::{Attachment, Held, Unusable};
 use sluice_platform::system::boot_id;

@@ -1,14 +1,16 @@
-//! The agent's journal of a disk: a good one in which one record is the input's.
+//! What the agent finds of a disk when it starts: its journal, a good one in which one record is the input's; and the area
+//! that its programs mark in.
 
 use crate::fields::{Fields, flag};
 use crate::sealed::{DISK, key, mend_bitmap};
 use sluice_agent::compare::{Base, LocalTable};
 use sluice_agent::journal::{EachEntry, Identity, Journal, JournalError, Noted, Plan, Records, Stored};
+use sluice_agent::tracker::{TrackingEpoch, ebpf as tracker};
 use sluice_proto::cycle::{CycleKind, TrackerKind};
 use sluice_proto::keys::KeyEnvelope;
 use sluice_proto::stream::BlockCv;
 use sluice_proto::wire::CycleRef;
-use sluice_proto::{ByteCount, CycleNo, Digest, Extent, SectorBitmap, SectorCount};
+use sluice_proto::{ByteCount, CycleNo, DISK_SECTORS_MAX, Digest, Extent, SectorBitmap, SectorCount};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -60,6 +62,10 @@ impl Records for Memory {
 /// The first byte chooses the record; its highest bit makes a bitmap's header right.
 pub fn run(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else { return };
+    // Added later: other numbers mean what they did when the corpus was begun.
+    if *choice == AREA {
+        return area(bytes);
+    }
     let mut bytes = bytes.to_vec();
     if flag(*choice, 7) {
         mend_bitmap(&mut bytes);
@@ -151,6 +157,50 @@ fn verified() -> CycleRef {
     CycleRef { cycle: CycleNo(6), manifest: Digest([4; 32]) }
 }
 
+/// The input that is an area.
+const AREA: u8 = 6;
+/// Words of an area's header, and the first of its identity.
+const HEADER_WORDS: u64 = 512;
+const IDENTITY_AT: u64 = 64;
+
+/// An area by its header. The first byte says whether it is as large as the identity claims; its 14 words follow. What is
+/// read of it is written the same.
+fn area(bytes: &[u8]) {
+    let mut fields = Fields::of(bytes);
+    let (flags, other_size) = (fields.u8(), fields.number());
+    let found: [u64; 14] = std::array::from_fn(|_| fields.u64());
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let area = |words: u64| {
+        // Whatever its size, only its first page is looked at.
+        let file = tempfile::tempfile_in(FOLDER.get_or_init(crate::folder)).expect("a file of our own");
+        file.set_len(8 * HEADER_WORDS).expect("a page");
+        tracker::Area::new(file.into(), words)
+    };
+    let words = if flag(flags, 0) { found[13] } else { other_size };
+    let Ok(claimed) = area(words) else { return };
+    if words >= HEADER_WORDS {
+        (IDENTITY_AT..).zip(found).for_each(|(at, word)| claimed.store(at, word));
+    }
+    let Ok(identity) = tracker::Identity::read(&claimed) else { return };
+    let again = area(words).expect("as before");
+    identity.write(&again);
+    (IDENTITY_AT..).zip(found).for_each(|(at, word)| assert_eq!(again.load(at), word, "word {at}"));
+    assert_eq!(tracker::Identity::read(&again).expect("our own identity"), identity);
+}
+
+/// What the agent writes for a disk of so many sectors, as an input.
+fn identity(sectors: u64, leaf_bits: u32) -> Vec<u8> {
+    let facts =
+        tracker::Facts { device: 7 << 8, disk_seq: 5, first: 2048, sectors, zone_sectors: 0, requests: sectors > 8 };
+    let epoch = TrackingEpoch { run: [1; 16], boot: [2; 16] };
+    let file = tempfile::tempfile().expect("a file of our own");
+    file.set_len(8 * HEADER_WORDS).expect("a page");
+    let written = tracker::Area::new(file.into(), HEADER_WORDS).expect("a page");
+    tracker::Identity { epoch, facts, leaf_bits }.write(&written);
+    let words = (IDENTITY_AT..IDENTITY_AT + 14).flat_map(|at| written.load(at).to_le_bytes());
+    [AREA, 1, 0].into_iter().chain(words).collect()
+}
+
 /// A journal in the middle of a cycle.
 fn good() -> &'static State {
     static GOOD: OnceLock<State> = OnceLock::new();
@@ -187,5 +237,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.push([&[4][..], &counted, &counted].concat());
     let tag = format!(r#"{{"sectors":4096,"verified":{{"cycle":6,"manifest":"{}"}}}}"#, Digest([4; 32]));
     seeds.push([&[5][..], &(tag.len() as u16).to_le_bytes(), tag.as_bytes(), &[1; 32 * 32]].concat());
+    seeds.extend([identity(1000, 20), identity(DISK_SECTORS_MAX, 20), identity(8, 1)]);
     seeds
 }

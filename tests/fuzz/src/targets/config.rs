@@ -1,22 +1,39 @@
-//! The three configuration files.
+//! The three configuration files, and the list of revoked certificates.
 
+use sluice_appliance::tls;
 use sluice_platform::system::{OsEntropy, SystemClock};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
-/// The first byte chooses the program; the rest is its file.
+/// The first byte chooses the program, or the list; the rest is its file.
 pub fn run(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    match choice % 3 {
-        0 => agent(text),
-        1 => hydrator(text),
+    match (choice, choice % 3) {
+        // Added later: other numbers mean what they did when the corpus was begun.
+        (3, _) => revoked(text),
+        (_, 0) => agent(text),
+        (_, 1) => hydrator(text),
         _ => appliance(text),
     }
 }
 
+/// From a file, as some checks come behind its text. It is in memory, where there is a file system for that.
 fn agent(text: &str) {
-    let Ok(config) = toml::from_str::<sluice_agent::config::Config>(text) else { return };
+    static PATH: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (folder, path) = PATH.get_or_init(|| {
+        let folder = crate::folder();
+        let path = folder.path().join("agent.toml");
+        (folder, path)
+    });
+    std::fs::write(path, text).expect("a file of our own");
+    let Ok(config) = sluice_agent::config::Config::load(path) else { return };
+    let way = &config.appliance;
+    for named in [&config.state, &way.ca, &way.cert, &way.key] {
+        assert!(named.is_absolute() || named.starts_with(folder.path()), "{named:?} is where the agent is started");
+    }
     let protections: Vec<_> = config.protections().collect();
+    assert!(!protections.is_empty(), "an agent without a disk");
     assert_eq!(protections.len(), config.disks.len());
     for (protection, disk) in protections.iter().zip(&config.disks) {
         assert!(protection.capture.uploads > 0 && protection.capture.buffers > 0);
@@ -41,6 +58,14 @@ fn appliance(text: &str) {
     assert!(policy.min_interval_ms >= 1000 && policy.max_interval_ms >= policy.min_interval_ms);
     assert!(config.http_limits().connections_max > 0);
     drop((config.tls_files(), config.store_options()));
+}
+
+/// Whoever is on the list is written as one line, by which he is on it again.
+fn revoked(text: &str) {
+    let Ok(list) = tls::revoked_in(text) else { return };
+    let again: String = list.iter().map(|fingerprint| format!("{fingerprint}\n")).collect();
+    assert_eq!(tls::revoked_in(&again).expect("our own list"), list);
+    assert!(list.len() <= text.lines().count(), "more certificates than lines");
 }
 
 /// A full file of each kind.
@@ -110,5 +135,8 @@ limit = "20MB/s"
 interval = "168h"
 rate = "1.5GiB/s"
 "#;
-    (0_u8..).zip([agent, hydrator, appliance]).map(|(i, text)| [&[i][..], text.as_bytes()].concat()).collect()
+    let plain = "06".repeat(32);
+    let colons = ["AB"; 32].join(":");
+    let revoked = format!("# who, when and why\n{plain} # web-1\n\n  {colons}\r\n");
+    (0_u8..).zip([agent, hydrator, appliance, &revoked]).map(|(i, text)| [&[i][..], text.as_bytes()].concat()).collect()
 }
