@@ -5,34 +5,38 @@ use super::{Port, agent, hydrator, operator};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use sluice_proto::wire::{ErrorCode, WireError};
 use std::future::Future;
 use std::sync::Arc;
 
+/// Every path, and who answers there for each method.
+pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Port>>)> {
+    vec![
+        ("/v1/disks/{disk}/register", post(agent::register)),
+        ("/v1/disks/{disk}/next", post(agent::next)),
+        ("/v1/disks/{disk}/cycles/{cycle}/open", post(agent::open)),
+        ("/v1/disks/{disk}/cycles/{cycle}/segments/{name}", put(agent::put_segment)),
+        ("/v1/disks/{disk}/cycles/{cycle}/manifest", put(agent::commit)),
+        ("/v1/disks/{disk}/cycles/{cycle}/give-up", post(agent::give_up)),
+        ("/v1/disks/{disk}/cycles/{cycle}/digests/{part}", get(agent::digests).put(hydrator::put_digests)),
+        ("/v1/work", post(hydrator::work)),
+        ("/v1/disks/{disk}/cycles/{cycle}/claim", post(hydrator::claim)),
+        ("/v1/disks/{disk}/cycles/{cycle}/lease/{lease}", get(hydrator::check_lease)),
+        ("/v1/disks/{disk}/cycles/{cycle}/applied", post(hydrator::applied)),
+        ("/v1/disks/{disk}/cycles/{cycle}/verdict", post(hydrator::verdict)),
+        ("/v1/disks", get(operator::disks)),
+        ("/v1/disks/{disk}/cycles", get(operator::cycles)),
+        ("/v1/disks/{disk}/final", post(operator::order_final)),
+        ("/v1/disks/{disk}/sync", post(operator::sync_now)),
+        ("/v1/policy", get(operator::policy).put(operator::set_policy)),
+        ("/v1/health", get(operator::health)),
+    ]
+}
+
 pub(super) fn router(port: &Arc<Port>) -> Router {
-    Router::new()
-        .route("/v1/disks/{disk}/register", post(agent::register))
-        .route("/v1/disks/{disk}/next", post(agent::next))
-        .route("/v1/disks/{disk}/cycles/{cycle}/open", post(agent::open))
-        .route("/v1/disks/{disk}/cycles/{cycle}/segments/{name}", put(agent::put_segment))
-        .route("/v1/disks/{disk}/cycles/{cycle}/manifest", put(agent::commit))
-        .route("/v1/disks/{disk}/cycles/{cycle}/give-up", post(agent::give_up))
-        .route("/v1/disks/{disk}/cycles/{cycle}/digests/{part}", get(agent::digests).put(hydrator::put_digests))
-        .route("/v1/work", post(hydrator::work))
-        .route("/v1/disks/{disk}/cycles/{cycle}/claim", post(hydrator::claim))
-        .route("/v1/disks/{disk}/cycles/{cycle}/lease/{lease}", get(hydrator::check_lease))
-        .route("/v1/disks/{disk}/cycles/{cycle}/applied", post(hydrator::applied))
-        .route("/v1/disks/{disk}/cycles/{cycle}/verdict", post(hydrator::verdict))
-        .route("/v1/disks", get(operator::disks))
-        .route("/v1/disks/{disk}/cycles", get(operator::cycles))
-        .route("/v1/disks/{disk}/final", post(operator::order_final))
-        .route("/v1/disks/{disk}/sync", post(operator::sync_now))
-        .route("/v1/policy", get(operator::policy).put(operator::set_policy))
-        .route("/v1/health", get(operator::health))
-        .fallback(unknown)
-        .method_not_allowed_fallback(unknown)
-        .with_state(Arc::clone(port))
+    let all = routes().into_iter().fold(Router::new(), |all, (path, answers)| all.route(path, answers));
+    all.fallback(unknown).method_not_allowed_fallback(unknown).with_state(Arc::clone(port))
 }
 
 async fn unknown(request: Request) -> Response {

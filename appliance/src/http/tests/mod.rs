@@ -5,4 +5,5 @@ mod crowds;
 mod door;
 mod honest;
 mod memory;
+mod strangers;
 mod world;
