@@ -5,51 +5,94 @@ use crate::http::HttpLimits;
 use crate::http::deadline::Deadline;
 use crate::identity::Role;
 use crate::service::tests::fixture::*;
-use sluice_client::AgentApi;
+use sluice_client::{AgentApi, OperatorApi};
 use sluice_proto::Generation;
+use sluice_proto::cycle::State as CycleState;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Connections that are opened while one cycle is shipped, at least.
+const CROWD: usize = 10_000;
+/// How many of these who opens them holds at a time.
+const HELD: usize = 256;
+/// Where they come from. Not from the honest agent's own address: of the address with most, the oldest goes, whoever's it is.
+const CROWD_ADDRESSES: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(127, 0, 0, 2),
+    Ipv4Addr::new(127, 0, 0, 3),
+    Ipv4Addr::new(127, 0, 0, 4),
+    Ipv4Addr::new(127, 0, 0, 5),
+];
 
 /// Both ends of each connection are open files of this very process.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // Root may have as many as it asks for.
-    let wanted = hard.max(24_000);
+    let wanted = hard.max(4096);
     let raised = setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted);
     raised.or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard)).unwrap();
 }
+
+/// Opens one connection after the other, holds the newest and counts them all, for ever.
+async fn crowd(from: Ipv4Addr, to: SocketAddr, opened: Arc<watch::Sender<usize>>) {
+    let mut held = VecDeque::new();
+    for at in 0_usize.. {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut tcp = socket.connect(to).await.unwrap();
+        // The port may have sent it away by now.
+        match at % 3 {
+            0 => {}
+            1 => drop(tcp.write_all(&BEGUN).await),
+            _ => drop((tcp.write_all(&BEGUN).await, tcp.shutdown().await)),
+        }
+        held.push_back(tcp);
+        if held.len() > HELD {
+            held.pop_front();
+        }
+        opened.send_modify(|count| *count += 1);
+    }
+}
+
+/// The beginning of a handshake that is never finished.
+const BEGUN: [u8; 11] = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_that_say_nothing_stop_nobody() {
     raise_open_files();
     let world = Site::with(HttpLimits { handshakes_max: 256, ..HttpLimits::default() }).await;
-    let agent = world.agent();
-    agent.register(DISK, registration(DISK, Generation(1))).await.unwrap();
-    let mut silent = Vec::new();
-    for at in 0..10_000 {
-        let mut tcp = TcpStream::connect(world.address).await.unwrap();
-        if at % 3 == 0 {
-            // The beginning of a handshake that is never finished.
-            tcp.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).await.unwrap();
-        }
-        silent.push(tcp);
-        if at % 1000 == 999 {
-            // A newcomer each time: a connection that stands already would prove less.
-            let begun = Instant::now();
-            world.client(Role::Agent, "web-2").health().await.unwrap();
-            assert!(begun.elapsed() < Duration::from_secs(3), "a newcomer waited for {:?}", begun.elapsed());
-        }
+    let (opened, mut count) = watch::channel(0);
+    let opened = Arc::new(opened);
+    let mut crowds = JoinSet::new();
+    for from in CROWD_ADDRESSES {
+        crowds.spawn(crowd(from, world.address, Arc::clone(&opened)));
     }
-    let start = agent.next(DISK, asks(0, None, 0)).await.unwrap().start.unwrap();
+    // The port has all the handshakes that it takes, and more come all the time, before the honest one does.
+    count.wait_for(|count| *count > 4 * 256).await.unwrap();
+    let agent = world.agent();
+    let start = begun(&agent).await;
     let shipment = Shipment::new(&start, &whole(), 1);
     agent.open(DISK, start.cycle, shipment.open.clone()).await.unwrap();
-    for (stored, bytes) in &shipment.segments {
+    let segments = shipment.segments.len();
+    for (at, (stored, bytes)) in shipment.segments.iter().enumerate() {
+        count.wait_for(|count| *count >= CROWD * (at + 1) / segments).await.unwrap();
         agent.put_segment(DISK, start.cycle, Generation(1), &stored.name, bytes.clone()).await.unwrap();
+        // One more newcomer each time: a connection that stands already would prove less.
+        world.client(Role::Agent, "web-2").health().await.unwrap();
     }
-    agent.commit(DISK, start.cycle, Generation(1), shipment.manifest).await.unwrap();
-    drop(silent);
+    agent.commit(DISK, start.cycle, Generation(1), shipment.manifest.clone()).await.unwrap();
+    let before = *count.borrow();
+    assert!(before >= CROWD, "{before}");
+    count.wait_for(|count| *count > before + HELD).await.unwrap();
+    assert!(crowds.try_join_next().is_none(), "one of the crowd had gone");
+    let cycle = world.operator().cycles(DISK, 1).await.unwrap().remove(0);
+    assert_eq!((cycle.cycle, cycle.state), (start.cycle, CycleState::Committed));
 }
 
 #[tokio::test]
