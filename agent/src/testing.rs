@@ -3,11 +3,13 @@
 
 mod appliance;
 mod disk;
+mod fault;
 mod records;
 mod target;
 
-pub(crate) use appliance::{Fake, Fault};
+pub(crate) use appliance::Fake;
 pub(crate) use disk::{MemDisk, MemTracker};
+pub(crate) use fault::Fault;
 pub(crate) use records::MemRecords;
 
 use crate::Workers;

@@ -2,7 +2,7 @@
 //! by the rules of the format, and breaks off on command.
 
 use super::target::{apply, bytes_of};
-use super::{DISK, Dice, GENERATION, MemDisk, key};
+use super::{DISK, Dice, Fault, GENERATION, MemDisk, key};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,23 +20,6 @@ use sluice_proto::{ByteCount, CycleNo, Digest, DiskId, GRAIN_BYTES, Generation, 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// What befalls a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The request does not arrive.
-    LostRequest,
-    /// It is carried out, but the answer does not come.
-    LostAnswer,
-    /// The appliance is busy.
-    Busy,
-    /// The segments stored until then are gone before the call.
-    SegmentsGone,
-    /// The disk is not known.
-    Unknown,
-    /// Its generation is not known.
-    OfOld,
-}
 
 /// The appliance.
 pub(crate) struct Fake {
@@ -130,8 +113,11 @@ impl Fake {
             Some(Fault::Unknown) => refuse(ErrorCode::NoSuchDisk, "no such disk"),
             Some(Fault::OfOld) => refuse(ErrorCode::WrongState, "register the generation first"),
             Some(Fault::LostAnswer) => act(inner).and(Err(lost())),
-            Some(Fault::SegmentsGone) => {
+            Some(gone @ (Fault::SegmentsGone | Fault::PlanForgotten)) => {
                 inner.segments.clear();
+                if let (Fault::PlanForgotten, Some((_, Some(plan)))) = (gone, &mut inner.open) {
+                    plan.sectors = SectorCount(0);
+                }
                 act(inner)
             }
             None => act(inner),
@@ -219,9 +205,12 @@ impl Inner {
             let known = self.nonces.insert((segment.header().salt, block), hash);
             assert!(known.is_none_or(|known| known == hash), "block {block} was sealed twice under one salt");
         }
-        let kind = self.turn(cycle)?.0.kind;
-        if self.committed.is_some() {
-            return refuse(ErrorCode::WrongState, "committed already");
+        let (Start { kind, .. }, plan) = self.turn(cycle)?;
+        let (kind, planned) = (*kind, plan.as_ref().map_or(SectorCount(0), |plan| plan.sectors));
+        match self.committed {
+            Some(_) => return refuse(ErrorCode::WrongState, "committed already"),
+            None if planned.0 == 0 => return refuse(ErrorCode::NotStored, "beyond the plan; open the cycle again"),
+            None => {}
         }
         if let Some((disk, dice)) = &mut self.busy
             && kind != CycleKind::Final

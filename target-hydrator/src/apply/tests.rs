@@ -7,6 +7,7 @@ mod flushed;
 mod forged;
 mod grown;
 mod hostile;
+mod impostor;
 mod initial;
 mod meddled;
 mod unflushed;

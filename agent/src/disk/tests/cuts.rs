@@ -47,6 +47,47 @@ async fn segments_that_the_appliance_lost_are_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plan_that_the_appliance_forgot_is_opened_again() {
+    let calls = calls_of_a_life().await;
+    for call in 1..=calls {
+        let mut world = world();
+        world.api.inner.lock().faults.insert(call, Fault::PlanForgotten);
+        world.run().await.unwrap();
+        assert_eq!(world.kinds(), LIFE, "forgotten at call {call}");
+        world.check_equal();
+    }
+}
+
+/// A state that is put back from between the two would be trusted.
+#[tokio::test(start_paused = true)]
+async fn a_release_that_was_cut_off_and_the_next_have_two_numbers() {
+    let mut cut_off = 0;
+    for change in 0.. {
+        let mut world = in_step().await;
+        world.disk.scribble(20, &mut Dice::new(8));
+        world.order(&[Delta]);
+        world.records.die_at(change, true);
+        if !world.agent_dies().await {
+            break;
+        }
+        let released = |world: &World| MemTracker::new(&world.disk, 1).released();
+        world.records.revive();
+        let between = world.records.copy();
+        let noted = testing::journal(&between, &world.disk).unwrap().identity().released;
+        cut_off += u64::from(noted > released(&world));
+        world.go_on(&[Delta]).await.unwrap();
+        assert!(released(&world) > noted, "dead at change {change}");
+
+        world.records = between;
+        world.disk.scribble(20, &mut Dice::new(9));
+        world.go_on(&[Delta]).await.unwrap();
+        assert!(world.kinds()[2..].contains(&Resync), "dead at change {change}: {:?}", world.kinds());
+        world.check_equal();
+    }
+    assert!(cut_off > 0, "no release was cut off");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_sector_is_lost_wherever_the_process_dies() {
     for after in [false, true] {
         for change in 0.. {
