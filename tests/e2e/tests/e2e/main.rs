@@ -10,6 +10,7 @@ mod debian_boots;
 mod dynamic_formats;
 mod ext4_to_vhd;
 mod foreign_target;
+mod keys;
 mod missing_source;
 mod odd_device;
 mod odd_file;
