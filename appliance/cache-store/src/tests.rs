@@ -23,10 +23,13 @@ async fn folder_keeps_the_contract() {
     contract::check(&*open_folder(dir.path())).await;
 }
 
-/// A store as some are that speak S3: they take no condition, or refuse each put that has one.
+/// A store as some are that speak S3: they take no condition, or refuse each put that has one. Or one in which somebody
+/// damages or removes what was put.
+#[derive(Default)]
 struct Careless {
     inner: MemoryStore,
     refusal: Option<StoreErrorKind>,
+    damaged: Option<StoreErrorKind>,
 }
 
 #[async_trait]
@@ -41,6 +44,11 @@ impl CacheStore for Careless {
         }
     }
     async fn get(&self, key: &str, len_max: u64) -> Result<Bytes, StoreError> {
+        match self.damaged {
+            Some(StoreErrorKind::NotFound) => self.inner.delete(key).await?,
+            Some(_) => self.inner.put(key, Bytes::from_static(b"damaged")).await?,
+            None => {}
+        }
         self.inner.get(key, len_max).await
     }
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -66,15 +74,26 @@ impl CacheStore for Careless {
 #[tokio::test]
 async fn a_store_that_can_t_create_an_object_once_is_refused_at_the_start() {
     for refusal in [None, Some(StoreErrorKind::Other), Some(StoreErrorKind::Denied)] {
-        let store = Careless { inner: MemoryStore::new(), refusal };
+        let store = Careless { refusal, ..Careless::default() };
         let error = check_at_start(&store).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::BadSettings, "{refusal:?}");
         assert!(error.to_string().contains("a careless store must be able to create"), "{error}");
         assert_eq!(store.list("").await.unwrap(), [], "nothing is left");
     }
     for passing in [StoreErrorKind::Full, StoreErrorKind::Unavailable] {
-        let store = Careless { inner: MemoryStore::new(), refusal: Some(passing) };
+        let store = Careless { refusal: Some(passing), ..Careless::default() };
         check_at_start(&store).await.unwrap();
+    }
+}
+
+/// By somebody who has the store's account: this is no outage, which a process would wait for.
+#[tokio::test]
+async fn a_store_in_which_somebody_harms_the_check_is_refused_at_the_start() {
+    for (kind, words) in [(StoreErrorKind::Corrupt, "gave back other bytes"), (StoreErrorKind::NotFound, "not found")] {
+        let store = Careless { damaged: Some(kind), ..Careless::default() };
+        let error = check_at_start(&store).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(words), "{error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line is kept to the letter.
 
 use crate::support::sluice;
+use std::collections::BTreeSet;
 
 #[test]
 fn every_command_explains_itself_with_examples_and_exit_codes() {
@@ -63,4 +64,40 @@ fn the_parts_are_there_for_the_demo_and_out_of_sight() {
     }
     let help = sluice(&["--help"]).stdout;
     assert!(!help.contains("  agent"), "{help}");
+}
+
+/// A command line is seen by everybody on the machine.
+#[test]
+fn no_option_takes_a_secret() {
+    let mut commands =
+        vec![Vec::new(), vec!["agent".to_owned()], vec!["appliance".to_owned()], vec!["hydrator".to_owned()]];
+    let mut options = BTreeSet::new();
+    while let Some(command) = commands.pop() {
+        let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = sluice(&words).stdout;
+        let mut section = "";
+        for line in help.lines() {
+            let word = line.split_whitespace().next().unwrap_or_default();
+            match line.strip_suffix(':').filter(|_| !line.starts_with(' ')) {
+                Some(title) => section = title,
+                None if section == "Commands"
+                    && line.starts_with("  ")
+                    && !line.starts_with("   ")
+                    && word != "help" =>
+                {
+                    commands.push([&command[..], &[word.to_owned()]].concat());
+                }
+                None => {}
+            }
+        }
+        let is_of_name = |c: char| c.is_ascii_lowercase() || c == '-';
+        let said = help.split(|c| !is_of_name(c)).filter(|word| word.starts_with("--") && word.len() > 2);
+        options.extend(said.map(str::to_owned));
+    }
+    for known in ["--config", "--cache", "--days", "--role", "--yes"] {
+        assert!(options.contains(known), "{known} is not among {options:?}");
+    }
+    for secret in ["key", "secret", "password", "token", "credential", "sas"] {
+        assert!(options.iter().all(|option| !option.contains(secret)), "{secret}: {options:?}");
+    }
 }
