@@ -5,6 +5,7 @@ mod access;
 mod digests;
 mod faults;
 pub(crate) mod fixture;
+mod foreign;
 mod grown;
 mod restart;
 mod schedule;
