@@ -10,6 +10,7 @@ use sluice_test_support::devices::Loop;
 use sluice_test_support::mounts::{FileSystem, Mount};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 
 const MIB: ByteCount = ByteCount(1 << 20);
 
@@ -80,6 +81,24 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+#[test]
+fn what_the_agent_keeps_is_its_owner_s_alone() {
+    let scene = Scene::new();
+    let protection = scene.protection("a", "a");
+    let signer = crate::service::signing_key(&scene.at("states"), &*Seeded::new(3)).expect("made");
+    start(&protection, "one").expect("protected");
+    let generation = protection.rotate_key(&*Seeded::new(4), &signer).expect("another key");
+    assert_eq!(generation, Generation(2));
+    let kept = contents(&scene.at("states"));
+    for name in ["signing.key", "a/disk.json"] {
+        assert!(kept.contains_key(&scene.at("states").join(name)), "{kept:?}");
+    }
+    for path in kept.keys() {
+        let mode = fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", path.display());
+    }
 }
 
 #[test]

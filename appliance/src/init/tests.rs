@@ -103,3 +103,25 @@ fn without_an_authority_nothing_is_issued() {
     let error = issue(dir.path(), &certificate, Timestamp::now()).unwrap_err().to_string();
     assert!(error.contains("tls/ca.pem"), "{error}");
 }
+
+/// As it is where whoever takes the appliance over must not issue certificates.
+#[test]
+fn the_authoritys_key_may_be_kept_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, key) = (folder.path().join("appliance"), folder.path().join("kept.pem"));
+    let made = init(&wish(&dir), Timestamp::now()).unwrap();
+    fs::rename(dir.join(AUTHORITY_KEY), &key).unwrap();
+    let certificate = Certificate::new(Role::Agent, "web-1".parse().unwrap(), false);
+    let error = issue(&dir, &certificate, Timestamp::now()).unwrap_err().to_string();
+    assert!(error.contains("ca-key.pem"), "{error}");
+    issue_server(&dir, &[], 30, Timestamp::now()).unwrap_err();
+    // All else goes on without it.
+    TlsServer::open(&Config::load(&made.config).unwrap().tls_files()).unwrap();
+    revoke(&dir, dir.join("issued/operator-admin/operator.pem").to_str().unwrap()).unwrap();
+    fs::rename(&key, dir.join(AUTHORITY_KEY)).unwrap();
+    issue(&dir, &certificate, Timestamp::now()).unwrap();
+    issue_server(&dir, &[], 30, Timestamp::now()).unwrap();
+    for (path, _, mode) in files(&dir) {
+        assert_eq!(mode, 0o600, "{}", path.display());
+    }
+}
