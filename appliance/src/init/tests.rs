@@ -110,7 +110,7 @@ fn the_authoritys_key_may_be_kept_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let (dir, key) = (folder.path().join("appliance"), folder.path().join("kept.pem"));
     let made = init(&wish(&dir), Timestamp::now()).unwrap();
-    fs::rename(dir.join(AUTHORITY_KEY), &key).unwrap();
+    durable::rename_file(&dir.join(AUTHORITY_KEY), &key).unwrap();
     let certificate = Certificate::new(Role::Agent, "web-1".parse().unwrap(), false);
     let error = issue(&dir, &certificate, Timestamp::now()).unwrap_err().to_string();
     assert!(error.contains("ca-key.pem"), "{error}");
@@ -118,7 +118,7 @@ fn the_authoritys_key_may_be_kept_elsewhere() {
     // All else goes on without it.
     TlsServer::open(&Config::load(&made.config).unwrap().tls_files()).unwrap();
     revoke(&dir, dir.join("issued/operator-admin/operator.pem").to_str().unwrap()).unwrap();
-    fs::rename(&key, dir.join(AUTHORITY_KEY)).unwrap();
+    durable::rename_file(&key, &dir.join(AUTHORITY_KEY)).unwrap();
     issue(&dir, &certificate, Timestamp::now()).unwrap();
     issue_server(&dir, &[], 30, Timestamp::now()).unwrap();
     for (path, _, mode) in files(&dir) {
