@@ -139,8 +139,8 @@ impl Shard {
     pub(super) fn bytes(&self) -> u64 {
         let Some(bits) = &self.bits else { return 0 };
         let held = bits.statistics();
-        // The library gives a plain container's size in bits.
-        held.n_bytes_array_containers + held.n_bytes_bitset_containers / 8 + held.n_bytes_run_containers
+        // The library gives a plain container's size in bits, and an array's as if its values had four bytes each, not two.
+        held.n_bytes_array_containers / 2 + held.n_bytes_bitset_containers / 8 + held.n_bytes_run_containers
     }
 
     fn edited(&mut self) {

@@ -322,3 +322,23 @@ fn scattered_writes_cost_no_more_than_a_plain_bitmap() {
     assert!(shard.bytes() <= 2 * 8192 + 1024 * 4, "{} bytes", shard.bytes());
     assert_eq!(format!("{comb:?}"), "SectorBitmap(65535 sectors in 0..=131066)");
 }
+
+/// What is measured is one shard's, and shards share nothing: so it holds for the largest bitmap of the largest disk.
+#[test]
+fn what_is_read_takes_five_times_its_bytes_at_most() {
+    const CHUNKS: u64 = 64;
+    // Runs in a chunk and sectors in a run. Runs of two sectors are the worst: as an array they take no more than as runs.
+    for runs in [1, 2, 8, 15, 16, 64, 256, 1000, 1025, 1050, 2049, 4000, 8000, 16_000] {
+        for len in [1, 2, 3, 15, 63, 127, 300, 4000] {
+            let every = 65_536 / runs;
+            if len >= every {
+                continue;
+            }
+            let starts = (0..CHUNKS).flat_map(|chunk| (0..runs).map(move |i| chunk * 65_536 + i * every));
+            let bytes = SectorBitmap::from_extents(starts.map(|start| Extent::new(start, len))).encode();
+            let bitmap = SectorBitmap::decode(&bytes, BIG_DISK).unwrap();
+            let held: u64 = bitmap.shards.values().map(Shard::bytes).sum();
+            assert!(held <= 5 * bytes.len() as u64, "{runs} runs of {len}: {held} bytes, of {}", bytes.len());
+        }
+    }
+}

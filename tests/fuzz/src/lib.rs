@@ -18,6 +18,8 @@ pub mod smoke;
 pub mod sparse;
 mod targets;
 
+pub use targets::manifest::read_largest;
+
 use nix::sys::resource::{Resource, setrlimit};
 use std::sync::OnceLock;
 use targets::*;
@@ -75,6 +77,9 @@ pub fn home() -> &'static std::path::Path {
 /// Whatever an input claims, a smoke run stays below this, program and libraries included: what a decoder may take for a
 /// hostile input of some KiB is bounded by it. The largest need is a VHDX's log of 64 MiB, read whole and applied.
 pub const MEMORY_BYTES_MAX: u64 = 512 << 20;
+
+/// As much for the largest manifest that is permitted, of 1 GiB: itself, as much again, and some for the program.
+pub const LARGEST_MEMORY_BYTES_MAX: u64 = (2 << 30) + (256 << 20);
 
 /// Refuses this process more memory than `bytes`: what asks for more aborts, and is a finding.
 ///

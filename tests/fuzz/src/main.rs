@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail, ensure};
-use sluice_fuzz::{CANARIES, MEMORY_BYTES_MAX, TARGETS, Target, find, home, limit_memory, smoke};
+use sluice_fuzz::{
+    CANARIES, LARGEST_MEMORY_BYTES_MAX, MEMORY_BYTES_MAX, TARGETS, Target, find, home, limit_memory, read_largest,
+    smoke,
+};
 use std::fs;
 use std::process::ExitCode;
 
@@ -12,6 +15,7 @@ sluice-fuzz COMMAND
   list                    name the targets
   smoke [TARGET...]       replay corpus and findings and seeded mutations of them (all targets but the canaries)
   replay TARGET FILE...   run a target on these inputs; what it does not bear ends the program
+  largest                 read the largest manifest that is permitted, in little more than twice its size
   seeds [TARGET...]       write the inputs that a corpus begins with to tests/fuzz/corpus
 
 Exit codes: 0 nothing was found, 1 something was, 2 wrong usage; by a signal where memory ran out.
@@ -41,6 +45,10 @@ fn run(command: &str, args: &[String]) -> Result<bool> {
         }
         "smoke" => smoke_all(args),
         "replay" => replay(args),
+        "largest" => {
+            read_largest(LARGEST_MEMORY_BYTES_MAX)?;
+            Ok(true)
+        }
         "seeds" => seeds(args),
         _ => bail!("there is no command {command:?}\n{USAGE}"),
     }

@@ -59,6 +59,12 @@ fn a_target_that_takes_what_an_input_claims_is_noticed() {
 }
 
 #[test]
+fn the_largest_manifest_takes_little_more_than_twice_its_size() {
+    let output = run(&["largest"]);
+    assert!(output.status.success(), "{}: {}", output.status, said(&output));
+}
+
+#[test]
 fn every_target_has_a_corpus_and_all_of_it_is_small() {
     let (mut bytes, mut count) = (0, 0);
     for target in TARGETS.iter().chain(CANARIES) {

@@ -5,14 +5,16 @@ use crate::sealed::{DISK, key, mend_bitmap, mend_header, seal};
 use sluice_proto::cycle::{Consistency, CycleKind, TrackerKind};
 use sluice_proto::header::{HEADER_BYTES, Header, ObjectKind, Suite};
 use sluice_proto::keys::{Part, TAG_BYTES};
-use sluice_proto::manifest::{ClaimedManifest, Manifest, Previous, SegmentEntry};
+use sluice_proto::manifest::{ClaimedManifest, MANIFEST_BYTES_MAX, Manifest, Previous, SegmentEntry};
 use sluice_proto::stream::block_count;
-use sluice_proto::{BlockNo, ByteCount, CycleNo, Digest, Extent, Generation, SectorBitmap, SectorCount};
+use sluice_proto::{BLOCK_SECTORS, BlockNo, ByteCount, CycleNo, Digest, Extent, Generation, SectorBitmap, SectorCount};
 
 /// Sealed bytes at a manifest's end, and the tag or hash behind them.
 const TAIL_BYTES: usize = 65 + TAG_BYTES;
 /// Where the bitmap's length stands, counted from the body's start.
 const BITMAP_LEN_AT: usize = 56;
+/// Bytes of a segment's entry.
+const ENTRY_BYTES: u64 = 88;
 
 /// Parses without the key, decodes with it, and encodes again what could be decoded.
 pub fn run(input: &[u8]) {
@@ -86,19 +88,39 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// The largest manifest that is permitted: a full disk in segments of one block, up to a few bytes.
+pub fn largest() -> Vec<u8> {
+    let room = usize::try_from(MANIFEST_BYTES_MAX).expect("64 bits") - HEADER_BYTES - TAIL_BYTES - 1024;
+    let blocks = room as u64 / ENTRY_BYTES;
+    let sectors = blocks * BLOCK_SECTORS;
+    let entry = |first| SegmentEntry { blocks: 1, ..entry(first, blocks) };
+    let whole = SectorBitmap::full(SectorCount(sectors));
+    let small = manifest(Suite::Aes256Gcm, CycleKind::Initial, sectors, whole);
+    Manifest { segments: (0..blocks).map(entry).collect(), ..small }.encode(&key())
+}
+
+/// Reads it, with the key and without, in a process that gets no more memory than `bytes_max` from then on, the manifest
+/// itself included.
+///
+/// # Errors
+/// A kernel that refuses the limit. Where memory runs out the process aborts.
+pub fn read_largest(bytes_max: u64) -> nix::Result<()> {
+    let bytes = largest();
+    let len = bytes.len() as u64;
+    assert!(len <= MANIFEST_BYTES_MAX && len > MANIFEST_BYTES_MAX - 2048, "{len} bytes");
+    crate::limit_memory(bytes_max)?;
+    drop(ClaimedManifest::parse(&bytes).expect("our own manifest"));
+    let manifest = Manifest::decode(&bytes, &key()).expect("our own manifest");
+    assert_eq!(manifest.segments.len() as u64, block_count(manifest.plan.count()));
+    Ok(())
+}
+
 fn flagged(manifest: &Manifest) -> Vec<u8> {
     [&[15][..], &manifest.encode(&key())].concat()
 }
 
 fn manifest(suite: Suite, kind: CycleKind, sectors: u64, plan: SectorBitmap) -> Manifest {
     let blocks = block_count(plan.count());
-    let entry = |first: u64| SegmentEntry {
-        first: BlockNo(first),
-        blocks: (blocks - first).min(16_384),
-        len: ByteCount(900),
-        hash: Digest([6; 32]),
-        salt: Digest([0x33; 32]),
-    };
     let last = matches!(kind, CycleKind::Final);
     Manifest {
         disk: DISK,
@@ -111,10 +133,15 @@ fn manifest(suite: Suite, kind: CycleKind, sectors: u64, plan: SectorBitmap) -> 
         tracker: if last { TrackerKind::Ebpf } else { TrackerKind::Scan },
         disk_bytes: SectorCount(sectors).bytes(),
         previous: last.then_some(Previous { cycle: CycleNo(6), manifest: Digest([4; 32]) }),
-        segments: (0..blocks).step_by(16_384).map(entry).collect(),
+        segments: (0..blocks).step_by(16_384).map(|first| entry(first, blocks)).collect(),
         plan,
         digest: Digest([7; 32]),
         whole_disk: last.then_some(Digest([8; 32])),
         comparison: matches!(kind, CycleKind::Resync).then_some(Digest([9; 32])),
     }
+}
+
+fn entry(first: u64, blocks: u64) -> SegmentEntry {
+    let (len, hash, salt) = (ByteCount(900), Digest([6; 32]), Digest([0x33; 32]));
+    SegmentEntry { first: BlockNo(first), blocks: (blocks - first).min(16_384), len, hash, salt }
 }
