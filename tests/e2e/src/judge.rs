@@ -18,6 +18,9 @@ pub enum Format {
 }
 
 impl Format {
+    /// All that `--format` takes.
+    pub const ALL: [Self; 5] = [Self::Vhd, Self::VhdDynamic, Self::Vhdx, Self::VhdxDynamic, Self::Raw];
+
     /// What `--format` takes.
     pub fn word(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@
 
 use crate::{Guest, Log};
 use sluice_crash::Noise;
-use sluice_e2e::{Cycle, Pins};
+use sluice_e2e::{Cycle, Format, Pins};
 use sluice_test_support::SmallFs;
 use sluice_test_support::command::{output, run, said};
 use sluice_test_support::devices::{Loop, text};
@@ -34,26 +34,50 @@ pub struct Place {
     source: PathBuf,
     /// Where the file system is mounted.
     root: PathBuf,
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        let name = format!("sluice-power-{}", std::process::id());
-        Self { source: Path::new("/dev").join(&name), root: Path::new("/run").join(&name) }
-    }
+    /// What the target is.
+    format: Format,
 }
 
 impl Place {
+    /// One whose target is of this format.
+    pub fn new(format: Format) -> Self {
+        let name = format!("sluice-power-{}", std::process::id());
+        Self { source: Path::new("/dev").join(&name), root: Path::new("/run").join(&name), format }
+    }
+
     fn target(&self) -> PathBuf {
-        self.root.join("copy.vhd")
+        self.root.join(self.format.file_name())
     }
 
     /// What `sluice` is told, in the guest and here.
     fn replicate(&self) -> Vec<String> {
         let cache = format!("file://{}", text(&self.root.join("cache")));
         let target = self.target();
-        let words = ["replicate", text(&self.source), text(&target), "--cache", &cache];
+        let words = ["replicate", text(&self.source), text(&target), "--format", self.format.word(), "--cache", &cache];
         [&words[..], &["--tracker", "ebpf", "--json"]].concat().into_iter().map(str::to_owned).collect()
+    }
+
+    /// Says what differs between the target and `source`, which others than Sluice find.
+    fn compare(&self, source: &[u8]) -> Result<(), String> {
+        let target = self.target();
+        if matches!(self.format, Format::Raw | Format::Vhd) {
+            let copy = fs::read(&target).map_err(|e| e.to_string())?;
+            return match copy.get(..source.len()) == Some(source) {
+                true => Ok(()),
+                false => Err("its bytes are others".to_owned()),
+            };
+        }
+        let driver = self.format.driver();
+        let looks = [
+            vec!["compare", "-U", "-f", "raw", "-F", driver, text(&self.source), text(&target)],
+            vec!["check", "-U", "-f", driver, text(&target)],
+        ];
+        // QEMU can check no VHD.
+        let count = if driver == "vhdx" { 2 } else { 1 };
+        looks.iter().take(count).try_for_each(|arguments| {
+            let looked = output("qemu-img", arguments);
+            if looked.status.success() { Ok(()) } else { Err(format!("qemu-img {}: {}", arguments[0], said(&looked))) }
+        })
     }
 }
 
@@ -165,10 +189,8 @@ impl<'a> Recovery<'a> {
         if !verify.status.success() {
             return Err(format!("source and target differ: {}{}\n{words}", verify.stdout, verify.stderr));
         }
-        let copy = fs::read(self.place.target()).map_err(|e| e.to_string())?;
-        if copy[..SOURCE.len()] != disk[SOURCE] {
-            return Err(format!("`sluice verify` finds no difference where there is one\n{words}"));
-        }
+        let compared = self.place.compare(&disk[SOURCE]);
+        compared.map_err(|why| format!("`sluice verify` finds no difference where there is one: {why}\n{words}"))?;
         Ok(Survivor { cycles })
     }
 }

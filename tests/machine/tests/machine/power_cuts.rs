@@ -3,9 +3,11 @@
 //! some is not, and some is torn. Each time it recovers: the next cycle is verified, ships only what was ever written
 //! since the target was complete, and source and target are equal.
 //!
-//! `SLUICE_POWER_POINTS=N` takes every flush and N places between; without it a dozen are taken.
+//! `SLUICE_POWER_POINTS=N` takes every flush and N places between; without it a dozen are taken. `SLUICE_POWER_FORMAT` is the
+//! target's format, by the words of the command line; without it the seed chooses one.
 
 use sluice_crash::Noise;
+use sluice_e2e::Format;
 use sluice_machine::{Cut, Guest, Place, Recording, Recovery, Replay, SOURCE, STATE, Survivor};
 use sluice_test_support::command::is_root;
 use std::time::Instant;
@@ -24,12 +26,14 @@ fn power_is_cut_anywhere() {
     }
     let mut noise = Noise::announced("power_is_cut_anywhere");
     let points = std::env::var("SLUICE_POWER_POINTS").ok().map(|text| text.parse().expect("a number of places"));
-    let place = Place::default();
+    let format = format(&mut noise);
+    let place = Place::new(format);
     let recording = Recording::make(&place, CYCLES, &mut noise);
     let log = &recording.log;
     let all = log.cuts_at_flushes();
     eprintln!(
-        "{} cycles, {} operations, {} flushes, {} of them with something before them",
+        "target {}: {} cycles, {} operations, {} flushes, {} of them with something before them",
+        format.word(),
         recording.cycles,
         log.len(),
         log.flushes(),
@@ -43,6 +47,15 @@ fn power_is_cut_anywhere() {
     cuts.extend(log.cuts_between(between, &mut noise));
     cuts.sort_unstable();
     survive(&place, &recording, &cuts, &mut noise);
+}
+
+/// The format that the environment wants, else one by the seed.
+fn format(noise: &mut Noise) -> Format {
+    let Ok(wanted) = std::env::var("SLUICE_POWER_FORMAT") else {
+        return Format::ALL[noise.below(Format::ALL.len() as u64) as usize];
+    };
+    let found = Format::ALL.into_iter().find(|format| format.word() == wanted);
+    found.unwrap_or_else(|| panic!("SLUICE_POWER_FORMAT={wanted} is none of {:?}", Format::ALL.map(Format::word)))
 }
 
 /// Panics unless the machine recovers from every cut.
