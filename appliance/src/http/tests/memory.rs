@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::http::HttpLimits;
 use crate::http::answer::until_sent;
-use crate::http::body::{Budget, Reserved};
+use crate::http::body::{Budget, Reserved, reserved};
 use crate::http::router::router;
 use crate::identity::{Identity, Role};
 use crate::service::tests::fixture::*;
@@ -93,6 +93,9 @@ async fn of_bodies_larger_than_a_share_there_is_one_at_a_time() {
     let budget = Budget::new(8 * MIB, 4 * MIB);
     let large: Reserved = now(budget.reserve_large(&one, 900 * MIB)).unwrap();
     assert!(now(budget.reserve_large(&other, 5 * MIB)).is_none());
+    let limits = HttpLimits { throttle_time: Duration::from_millis(5), ..HttpLimits::default() };
+    let told = reserved(budget.reserve_large(&other, 5 * MIB), &limits).await.map(|_| ()).unwrap_err();
+    assert_eq!(told.code, ErrorCode::Unavailable, "it is to try again: {told:?}");
     // It takes nothing from what fits into a share.
     assert!(now(budget.reserve_large(&other, 4 * MIB)).is_some() && now(budget.reserve(&one, 4 * MIB)).is_some());
     drop(large);
