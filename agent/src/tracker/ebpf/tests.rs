@@ -2,12 +2,15 @@ use super::device::Facts;
 use super::geometry::Geometry;
 use super::header::{self, Identity, Skips};
 use super::kernel::Area;
-use super::{drain, flight, mismatch, missed, pins};
-use crate::tracker::{Doubt, TrackingEpoch};
+use super::{Attached, EbpfTracker, default_folder, drain, flight, mismatch, missed, pins};
+use crate::tracker::{Doubt, Tracker, TrackingEpoch};
 use proptest::prelude::*;
+use sluice_platform::system::OsEntropy;
 use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::units::{Extent, SectorCount};
-use std::path::Path;
+use sluice_test_support::command::{is_root, run};
+use sluice_test_support::devices::{Loop, text};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// `cargo xtask test` installs the compiler; who has not got it builds nothing, and CI does it for them.
@@ -188,4 +191,62 @@ fn an_identity_is_read_as_it_was_written_and_damage_is_found() {
     assert_eq!(header::doubt_of(1), None, "the flag for all is no doubt");
     assert_eq!(header::doubt_of(2 | 4), Some(Doubt::UnknownWrite));
     assert_eq!(header::doubt_of(16), Some(Doubt::Damaged));
+}
+
+/// A folder for pins of its own; the tracking in it ends when dropped.
+struct OwnPins(PathBuf);
+
+impl Drop for OwnPins {
+    fn drop(&mut self) {
+        drop(EbpfTracker::detach(&self.0));
+    }
+}
+
+/// As after an upgrade, or a step back from one, to a program that knows another layout: what is pinned can't be read. It is
+/// replaced and told as a doubt, of which comes a comparison, and tracking goes on.
+#[test]
+fn pins_of_another_layout_version_are_replaced_and_doubted() {
+    if !is_root("pins_of_another_layout_version_are_replaced_and_doubted") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = Loop::new(folder.path(), "disk", 8 << 20, 512);
+    let pins = OwnPins(default_folder().join(format!("test-layout-{}", std::process::id())));
+    let attach = |expect| {
+        let attached = EbpfTracker::attach(disk.path(), &pins.0, expect, &OsEntropy::new());
+        let Attached { tracker, doubt } = attached.expect("it starts, whatever is pinned");
+        (tracker, doubt)
+    };
+    let write = |sector: u64| {
+        let (to, seek) = (format!("of={}", text(disk.path())), format!("seek={sector}"));
+        run("dd", &["if=/dev/urandom", &to, &seek, "bs=512", "count=1", "oflag=direct", "conv=notrunc", "status=none"]);
+    };
+    let (mut tracker, _) = attach(None);
+    for version in [0, 2, u64::MAX] {
+        let epoch = tracker.epoch();
+        write(10);
+        tracker.held.area.store(65, version);
+        drop(tracker);
+        // While no agent runs.
+        write(20);
+        let (mut newer, doubt) = attach(Some(epoch));
+        let told = doubt.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert!(matches!(doubt, Some(Doubt::ForeignPins(_))), "{doubt:?}");
+        assert!(told.contains(&format!("layout version {version}, this program knows 1")), "{told}");
+        assert_ne!(newer.epoch(), epoch);
+        newer.swap().expect("swapped");
+        newer.release(1).expect("released");
+        write(30);
+        let swap = newer.swap().expect("swapped");
+        assert_eq!(swap.doubt, None);
+        let mut missing = SectorBitmap::from_extents([Extent::new(30, 1)]);
+        missing.subtract(&swap.dirty);
+        assert!(missing.is_empty(), "what is written after it began is marked: {:?}", swap.dirty);
+        newer.release(2).expect("released");
+        let epoch = newer.epoch();
+        drop(newer);
+        let (again, doubt) = attach(Some(epoch));
+        assert_eq!(doubt, None, "what was made anew goes on");
+        tracker = again;
+    }
 }
