@@ -137,6 +137,37 @@ async fn a_dynamic_vhdx_grows_with_its_source() {
 }
 
 #[tokio::test]
+async fn a_target_that_was_not_made_yet_is_made_in_the_size_to_which_its_source_has_grown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let away = folder.path().join("away");
+    let place = Place { state: Some(folder.path().join("state")), ..place(away.join("target"), Format::Raw) };
+    let mut source = Source::new(SIZE, 127, Arc::new(MemoryStore::new()));
+    let api = Arc::new(FakeApi::default());
+    let running = Running::start(environment(&source, local(place.clone())), &api);
+    let plan = source.full();
+    let first = source.ship(CycleKind::Initial, 1, plan, None).await;
+    let refused = verdict(&api, &first).await;
+    assert!(matches!(refused.outcome, Outcome::Failed { .. }), "there is no folder to make it in: {refused:?}");
+    running.end().await;
+
+    std::fs::create_dir(&away).expect("made");
+    grow(&mut source, SIZES[1], 2);
+    let mut work = source.work(CycleKind::Resync, 2, SectorCount(0), None);
+    work.digests_wanted = true;
+    let mut session =
+        crate::apply::Session::open(environment(&source, local(place.clone())), &work).await.expect("opens");
+    let alone = Arc::new(FakeApi::default());
+    session.digests(&work, &Claim::of(&alone, &work)).await.expect("it is made for that");
+    drop(session);
+    let running = Running::start(environment(&source, local(place.clone())), &api);
+    let plan = source.full();
+    let shipped = source.ship(CycleKind::Resync, 2, plan, None).await;
+    verified(&api, &shipped).await;
+    running.end().await;
+    assert_equal(&source, &place.path, Format::Raw).await;
+}
+
+#[tokio::test]
 async fn a_block_device_must_be_enlarged_before_its_source_fits() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("not root: no loop device to be had, nothing was tested");
