@@ -6,6 +6,7 @@ mod counts;
 mod faults;
 mod plan;
 mod proxy;
+mod reasons;
 mod round;
 mod scene;
 mod settle;

@@ -37,7 +37,14 @@ pub struct Plan {
     pub faults: u64,
     /// Which of them.
     pub kinds: Vec<Kind>,
+    /// Each of them happens, however rarely it is drawn.
+    pub each: bool,
 }
+
+/// What leads through a proxy: the agent's way to the appliance, the hydrator's, and everybody's way to Azurite.
+pub const LINKS: [&str; 3] = ["agent's link", "hydrator's link", "store's link"];
+/// The last of them.
+pub const STORE_LINK: usize = 2;
 
 impl Plan {
     /// One of everything that there is, from a seed.
@@ -51,28 +58,42 @@ impl Plan {
         // Drawn in any case, so that a seed means the same with and without libfaketime.
         let clock = parts[noise.below(4) as usize].filter(|_| Path::new(FAKETIME).exists());
         let early = noise.below(3) == 0;
-        let fits = |kind: &Kind| match kind {
-            Kind::Azurite => store == Store::Azurite,
-            Kind::FullCache | Kind::Corrupt => store == Store::Folder,
-            Kind::Clock => clock.is_some(),
-            _ => true,
-        };
-        let kinds = Kind::ALL.into_iter().filter(fits).collect();
-        Self { seed, store, format, trackers, clock, early, faults: 40, kinds }
+        let kinds = kinds(store, clock);
+        Self { seed, store, format, trackers, clock, early, faults: 40, kinds, each: false }
     }
 
-    /// A short one for every day: kill, stop, cut and grow, over a folder.
-    pub fn short(seed: u64) -> Self {
-        let kinds = vec![Kind::Kill, Kind::KillAll, Kind::Stop, Kind::Cut, Kind::Refuse, Kind::Stall, Kind::Grow];
-        Self {
-            seed,
-            store: Store::Folder,
-            format: Format::Vhd,
-            trackers: ["ebpf", "ebpf"],
-            clock: None,
-            early: false,
-            faults: 16,
-            kinds,
+    /// Draws a link. Where there is one to the store, which appliance and hydrator share, it is every second.
+    pub fn link(&self, noise: &mut Noise) -> usize {
+        match self.store {
+            Store::Folder => noise.below(2) as usize,
+            Store::Azurite => (noise.below(4) as usize).min(STORE_LINK),
         }
     }
+
+    /// A short one for every day: all that can happen over this store.
+    pub fn short(seed: u64, store: Store) -> Self {
+        let clock = Some(Part::Hydrator).filter(|_| Path::new(FAKETIME).exists());
+        Self {
+            seed,
+            store,
+            format: Format::Vhd,
+            trackers: ["ebpf", "ebpf"],
+            clock,
+            early: false,
+            faults: 20,
+            kinds: kinds(store, clock),
+            each: true,
+        }
+    }
+}
+
+/// What can happen over this store, and to this clock.
+fn kinds(store: Store, clock: Option<Part>) -> Vec<Kind> {
+    let fits = |kind: &Kind| match kind {
+        Kind::Azurite => store == Store::Azurite,
+        Kind::FullCache | Kind::Corrupt => store == Store::Folder,
+        Kind::Clock => clock.is_some(),
+        _ => true,
+    };
+    Kind::ALL.into_iter().filter(fits).collect()
 }

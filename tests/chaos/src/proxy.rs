@@ -56,6 +56,11 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// How many connections came about through it.
+    pub fn connections(&self) -> u64 {
+        self.shared.lock().next
+    }
+
     /// Cuts all connections, wherever they are; how many these were.
     pub fn cut(&self) -> u64 {
         let open = std::mem::take(&mut self.shared.lock().open);

@@ -1,4 +1,4 @@
-//! What a round plays on: three processes, two disks, two proxies, a small cache and small targets.
+//! What a round plays on: three processes, two disks, a proxy on each way, a small cache and small targets.
 
 use crate::counts::Counts;
 use crate::plan::{FAKETIME, Plan, Store};
@@ -31,8 +31,8 @@ const TAIL_LINES: usize = 60;
 pub struct Scene {
     // Dropped in this order: processes before what they use.
     pub cluster: Cluster,
-    /// The agent's way to the appliance, and the hydrator's.
-    pub links: [Proxy; 2],
+    /// Those of [`LINKS`](crate::plan::LINKS) that there are: where the cache is a folder nothing leads to it.
+    pub links: Vec<Proxy>,
     pub azurite: Option<Azurite>,
     /// Where the cache is a folder.
     pub cache: Option<SmallDisk>,
@@ -41,6 +41,8 @@ pub struct Scene {
     /// Whose clock can be stepped, and the file that says by how much.
     pub clock: Option<(Part, PathBuf)>,
     pub counts: Counts,
+    /// The keys of the objects in which a bit was flipped.
+    pub flipped: Vec<String>,
     /// What processes printed that are gone.
     past: [Vec<String>; 3],
     /// When each was last started.
@@ -55,7 +57,7 @@ impl Scene {
         let sources = [Source::ext4(folder.path()), Source::xfs(folder.path(), noise)];
         let tracked = [0, 1].map(|i: usize| (sources[i].disk.path().to_owned(), plan.trackers[i]));
         let targets = SmallDisk::new(TARGETS_BYTES);
-        let (mut cache, mut azurite) = (None, None);
+        let (mut cache, mut azurite, mut store_link) = (None, None, None);
         let mut setup = Setup {
             sources: tracked.to_vec(),
             format: plan.format.word(),
@@ -70,12 +72,14 @@ impl Scene {
             }
             Store::Azurite => {
                 let service = azurite.insert(Azurite::start());
+                store_link = Some(lead_store_through_proxy(service));
                 setup.cache = Some(service.url());
                 setup.environment = service.environment().to_vec();
             }
         }
         let mut cluster = Cluster::prepare(setup);
         let links = [Part::Agent, Part::Hydrator].map(|part| lead_through_proxy(&cluster, part));
+        let links = links.into_iter().chain(store_link).collect();
         let clock = plan.clock.map(|part| {
             let file = folder.path().join("clock");
             fs::write(&file, "+0").expect("a clock's file");
@@ -92,6 +96,7 @@ impl Scene {
             sources,
             clock,
             counts: Counts::default(),
+            flipped: Vec::new(),
             past,
             started: [Instant::now(); 3],
             _folder: folder,
@@ -193,6 +198,14 @@ fn lead_through_proxy(cluster: &Cluster, part: Part) -> Proxy {
     let address = line.trim_start_matches("endpoint = \"https://").trim_end_matches('"');
     let proxy = Proxy::start(address.parse().expect("an address and a port"));
     fs::write(&file, config.replace(address, &proxy.address().to_string())).expect("a configuration");
+    proxy
+}
+
+/// Puts a proxy between the blob service and all who are told of it from now on.
+fn lead_store_through_proxy(service: &mut Azurite) -> Proxy {
+    let address = service.endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
+    let proxy = Proxy::start(address.parse().expect("an address and a port"));
+    service.endpoint = service.endpoint.replace(address, &proxy.address().to_string());
     proxy
 }
 

@@ -1,5 +1,7 @@
 //! Once the faults are over: the source at rest, progress, and equal disks.
 
+use crate::plan::LINKS;
+use crate::reasons::Happened;
 use crate::scene::Scene;
 use sluice_e2e::{Format, assert_equal};
 use sluice_proto::DiskId;
@@ -22,7 +24,8 @@ pub fn in_step(scene: &mut Scene) {
     await_progress(scene, "both disks are in step", |views| views.iter().all(|view| view.phase == Phase::InStep));
 }
 
-/// Stops the writers, waits until all that they wrote is on the targets, and compares.
+/// Stops the writers, waits until all that they wrote is on the targets, and compares. Panics where they differ, or where a
+/// cycle failed for what was not done.
 pub fn demand_equal(scene: &mut Scene, format: Format) {
     scene.sources.iter_mut().for_each(crate::sources::Source::rest);
     let since = Instant::now();
@@ -42,13 +45,25 @@ pub fn demand_equal(scene: &mut Scene, format: Format) {
     await_progress(scene, "both disks are cut over", |views| views.iter().all(|view| view.phase == Phase::CutOver));
     println!("settled in {:.1} s, cut over in {:.1} s", settled.as_secs_f64(), since.elapsed().as_secs_f64());
 
+    let mut unexplained = Vec::new();
     for view in &views {
         let source = match view.name.as_str() {
             "disk-0" => &scene.sources[0],
             _ => &scene.sources[1],
         };
         assert_equal(source.disk.path(), &scene.cluster.target(view.disk), format);
-        count(scene, view.disk);
+        let happened = Happened {
+            disk: view.disk,
+            name: view.name.clone(),
+            sizes: source.sizes().to_vec(),
+            flipped: scene.flipped.clone(),
+            target_was_full: scene.counts.of("full targets") > 0,
+        };
+        unexplained.extend(count(scene, &happened));
+    }
+    assert!(unexplained.is_empty(), "cycles failed for what was not done:\n{}", unexplained.join("\n"));
+    for (link, name) in scene.links.iter().zip(LINKS) {
+        assert!(link.connections() > 0, "nothing came through the {name}: nothing could happen to it");
     }
     for part in [Part::Agent, Part::Hydrator, Part::Appliance] {
         assert!(scene.terminate(part), "{part:?} is not there to be ended");
@@ -80,8 +95,9 @@ fn await_progress(scene: &mut Scene, what: &str, done: impl Fn(&[DiskView]) -> b
     }
 }
 
-/// Adds up how a disk's cycles ended.
-fn count(scene: &mut Scene, disk: DiskId) {
+/// Adds up how a disk's cycles ended. Gives those that failed though nothing that happened explains it, in words.
+fn count(scene: &mut Scene, happened: &Happened) -> Vec<String> {
+    let (disk, mut unexplained) = (happened.disk, Vec::new());
     for cycle in scene.cluster.operator().cycles(disk) {
         match (cycle.state, cycle.kind) {
             (State::Verified, CycleKind::Resync) => {
@@ -91,9 +107,14 @@ fn count(scene: &mut Scene, disk: DiskId) {
             (State::Verified, _) => scene.counts.add("cycles verified", 1),
             _ => {
                 let reason = cycle.reason.map_or("none", |reason| reason.as_str());
-                println!("disk {disk}: cycle {} failed: {reason}: {:?}", cycle.cycle, cycle.detail);
+                let failed = format!("disk {disk}: cycle {} failed: {reason}: {:?}", cycle.cycle, cycle.detail);
+                println!("{failed}");
                 scene.counts.add("cycles failed", 1);
+                if !happened.explains(cycle.cycle, cycle.reason, cycle.detail.as_deref().unwrap_or_default()) {
+                    unexplained.push(format!("{failed}; all that was done: {happened:?}"));
+                }
             }
         }
     }
+    unexplained
 }

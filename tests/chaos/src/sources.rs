@@ -30,8 +30,8 @@ pub struct Source {
     mount: Option<Mount>,
     /// The disk.
     pub disk: Loop,
-    /// Its bytes, and the most that it grows to.
-    bytes: u64,
+    /// The sizes that it had, in bytes and in their order, and the most that it grows to.
+    sizes: Vec<u64>,
     bytes_max: u64,
 }
 
@@ -56,17 +56,23 @@ impl Source {
     }
 
     fn of(writer: Writer, mount: Mount, disk: Loop, bytes: u64) -> Self {
-        Self { writer: Some(writer), mount: Some(mount), disk, bytes, bytes_max: bytes + GROWTH_BYTES }
+        Self { writer: Some(writer), mount: Some(mount), disk, sizes: vec![bytes], bytes_max: bytes + GROWTH_BYTES }
+    }
+
+    /// The sizes that it had, in bytes and in their order.
+    pub fn sizes(&self) -> &[u64] {
+        &self.sizes
     }
 
     /// Makes the disk larger; `false` where it would become too large. XFS grows with it and writes what it needs there; ext4,
     /// which a container may not let grow, stays as it is, and half of what is new gets other data.
     pub fn grow(&mut self, bytes: u64) -> bool {
-        let (Some(mount), old, new) = (&self.mount, self.bytes, self.bytes + bytes) else { return false };
+        let (Some(mount), Some(&old)) = (&self.mount, self.sizes.last()) else { return false };
+        let new = old + bytes;
         if new > self.bytes_max {
             return false;
         }
-        self.bytes = new;
+        self.sizes.push(new);
         self.disk.resize(new);
         match &self.writer {
             Some(Writer::Load(_)) => self.write_behind(old, bytes.div_ceil(2)),

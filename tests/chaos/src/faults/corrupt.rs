@@ -32,6 +32,9 @@ impl Fault for Corrupt {
                 let object = &objects[(self.which % objects.len() as u64) as usize];
                 // It may be gone by now.
                 flipped = flip(object, self.bit).unwrap_or(false);
+                if flipped {
+                    scene.flipped.push(key(&folder, object));
+                }
             }
             std::thread::yield_now();
         }
@@ -66,6 +69,12 @@ fn objects(root: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// The object's key. While it is being put it lies in a file that is called `KEY#1`.
+fn key(root: &Path, object: &Path) -> String {
+    let key = object.strip_prefix(root).expect("it was found there").to_string_lossy();
+    key.split('#').next().unwrap_or_default().to_owned()
 }
 
 fn flip(object: &Path, bit: u64) -> io::Result<bool> {

@@ -1,9 +1,18 @@
 //! What happens to connections, by the proxies that they lead through.
 
-use super::{Fault, link_name};
+use super::Fault;
+use crate::plan::{LINKS, STORE_LINK};
 use crate::proxy::Mode;
 use crate::scene::Scene;
 use std::fmt;
+
+/// What happens to the store's link is told apart besides.
+fn count(scene: &mut Scene, link: usize, what: &str, times: u64) {
+    scene.counts.add(what, times);
+    if link == STORE_LINK {
+        scene.counts.add(&format!("{what} at the store"), times);
+    }
+}
 
 /// All connections of a link are cut, wherever they are.
 pub struct Cut {
@@ -13,7 +22,7 @@ pub struct Cut {
 impl Fault for Cut {
     fn begin(&mut self, scene: &mut Scene) -> bool {
         let cut = scene.links[self.link].cut();
-        scene.counts.add("connections cut", cut);
+        count(scene, self.link, "connections cut", cut);
         cut > 0
     }
 
@@ -22,7 +31,7 @@ impl Fault for Cut {
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cut of the {}", link_name(self.link))
+        write!(f, "cut of the {}", LINKS[self.link])
     }
 }
 
@@ -35,8 +44,8 @@ impl Fault for Refuse {
     fn begin(&mut self, scene: &mut Scene) -> bool {
         scene.links[self.link].set(Mode::Refuse);
         let cut = scene.links[self.link].cut();
-        scene.counts.add("connections cut", cut);
-        scene.counts.add("refusals", 1);
+        count(scene, self.link, "connections cut", cut);
+        count(scene, self.link, "refusals", 1);
         true
     }
 
@@ -47,7 +56,7 @@ impl Fault for Refuse {
 
 impl fmt::Display for Refuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cut and refusal of the {}", link_name(self.link))
+        write!(f, "cut and refusal of the {}", LINKS[self.link])
     }
 }
 
@@ -59,7 +68,7 @@ pub struct Stall {
 impl Fault for Stall {
     fn begin(&mut self, scene: &mut Scene) -> bool {
         scene.links[self.link].set(Mode::Stall);
-        scene.counts.add("stalls", 1);
+        count(scene, self.link, "stalls", 1);
         true
     }
 
@@ -70,7 +79,7 @@ impl Fault for Stall {
 
 impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stall of the {}", link_name(self.link))
+        write!(f, "stall of the {}", LINKS[self.link])
     }
 }
 
@@ -84,7 +93,7 @@ pub struct Throttle {
 impl Fault for Throttle {
     fn begin(&mut self, scene: &mut Scene) -> bool {
         scene.links[self.link].set(Mode::Rate(self.rate));
-        scene.counts.add("throttlings", 1);
+        count(scene, self.link, "throttlings", 1);
         true
     }
 
@@ -95,6 +104,6 @@ impl Fault for Throttle {
 
 impl fmt::Display for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} KiB/s on the {}", self.rate >> 10, link_name(self.link))
+        write!(f, "{} KiB/s on the {}", self.rate >> 10, LINKS[self.link])
     }
 }

@@ -94,7 +94,7 @@ impl Kind {
     /// Draws the rest of it, and the longest that it may last, in milliseconds.
     fn draw(self, plan: &Plan, noise: &mut Noise) -> (Box<dyn Fault>, u64) {
         let part = Part::ALL[noise.below(3) as usize];
-        let link = noise.below(2) as usize;
+        let link = plan.link(noise);
         match self {
             Self::Kill => (Box::new(kill::Kill { part }), 1_200),
             Self::KillAll => (Box::new(kill::KillAll { from: noise.below(3) as usize, dead: Vec::new() }), 800),
@@ -132,22 +132,23 @@ pub struct Drawn {
 /// Draws a round's faults.
 pub fn draw(plan: &Plan, noise: &mut Noise) -> Vec<Drawn> {
     let all: u64 = plan.kinds.iter().map(|kind| kind.weight()).sum();
-    let one = |noise: &mut Noise| {
+    let by_weight = |noise: &mut Noise| {
         let mut at = noise.below(all);
         let hit = plan.kinds.iter().find(|kind| {
             let here = at < kind.weight();
             at = at.saturating_sub(kind.weight());
             here
         });
-        let kind = hit.expect("the weights add up");
+        *hit.expect("the weights add up")
+    };
+    // What must happen in any case, until its turn has come.
+    let mut due = if plan.each { plan.kinds.clone() } else { Vec::new() };
+    let mut one = |left: u64, noise: &mut Noise| {
+        let is_due = !due.is_empty() && noise.below(left) < due.len() as u64;
+        let kind = if is_due { due.swap_remove(noise.below(due.len() as u64) as usize) } else { by_weight(noise) };
         let (fault, longest) = kind.draw(plan, noise);
         let lasts = Duration::from_millis(noise.below(longest + 1));
         Drawn { fault, lasts, gap: Duration::from_millis(100 + noise.below(1_900)) }
     };
-    (0..plan.faults).map(|_| one(noise)).collect()
-}
-
-/// How a link is called.
-fn link_name(link: usize) -> &'static str {
-    ["agent's link", "hydrator's link"][link]
+    (1..=plan.faults).rev().map(|left| one(left, noise)).collect()
 }
