@@ -128,10 +128,7 @@ impl Scene {
         self.counts.kill(part);
         let lines = process.end().stderr;
         self.remember(part, &lines);
-        // libfaketime's, which it removes at a good end.
-        for name in ["faketime_shm_", "sem.faketime_sem_"] {
-            drop(fs::remove_file(format!("/dev/shm/{name}{id}")));
-        }
+        forget_clock(id);
         true
     }
 
@@ -179,7 +176,6 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // What runs still prints its own tail when it is dropped.
         if std::thread::panicking() {
             for part in Part::ALL {
                 let lines = &self.past[part as usize];
@@ -187,6 +183,22 @@ impl Drop for Scene {
                 lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).for_each(|line| eprintln!("{line}"));
             }
         }
+        for part in Part::ALL {
+            if !self.cluster.is_started(part) {
+                continue;
+            }
+            // It prints its own tail when it is dropped.
+            let mut process = self.cluster.take(part);
+            process.kill();
+            forget_clock(process.id());
+        }
+    }
+}
+
+/// Removes what libfaketime keeps for a process, and removes itself only at a good end.
+fn forget_clock(process: u32) {
+    for name in ["faketime_shm_", "sem.faketime_sem_"] {
+        drop(fs::remove_file(format!("/dev/shm/{name}{process}")));
     }
 }
 
