@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How often it is looked whether a process ended by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a fault is waited for that must happen, as what it befalls is dead, or not there yet.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Plays it. Panics where a promise is broken: a difference between source and target, a panic, a process that ends by
 /// itself, no progress once the faults are over.
@@ -30,22 +32,32 @@ pub fn run(plan: &Plan) -> Counts {
 fn happen(scene: &mut Scene, drawn: Vec<Drawn>) {
     let start = Instant::now();
     let mut active: Vec<(Instant, Box<dyn Fault>)> = Vec::new();
-    for Drawn { mut fault, lasts, gap } in drawn {
-        let began = fault.begin(scene);
+    for Drawn { mut fault, lasts, gap, must } in drawn {
+        let patience = Instant::now() + if must { PATIENCE } else { Duration::ZERO };
+        let mut began = fault.begin(scene);
+        while !began && Instant::now() < patience {
+            pass(scene, &mut active, LOOK_EVERY);
+            began = fault.begin(scene);
+        }
         let at = start.elapsed().as_secs_f64();
         println!("{at:7.2} s  {fault}{}", if began { "" } else { " (can't be just now)" });
         if began {
             active.push((Instant::now() + lasts, fault));
         }
-        let next = Instant::now() + gap;
-        while Instant::now() < next {
-            end_due(scene, &mut active, Instant::now());
-            scene.watch();
-            // sleep: the gap between two faults is what the seed says
-            std::thread::sleep(LOOK_EVERY);
-        }
+        pass(scene, &mut active, gap);
     }
     active.iter_mut().for_each(|(_, fault)| fault.end(scene));
+}
+
+/// Lets a while pass, in which faults end whose time is over.
+fn pass(scene: &mut Scene, active: &mut Vec<(Instant, Box<dyn Fault>)>, length: Duration) {
+    let end = Instant::now() + length;
+    while Instant::now() < end {
+        end_due(scene, active, Instant::now());
+        scene.watch();
+        // sleep: the gap between two faults is what the seed says
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 fn end_due(scene: &mut Scene, active: &mut Vec<(Instant, Box<dyn Fault>)>, now: Instant) {

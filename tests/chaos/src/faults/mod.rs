@@ -127,6 +127,8 @@ pub struct Drawn {
     pub lasts: Duration,
     /// Until the next begins.
     pub gap: Duration,
+    /// Where it can't happen just now it is waited for.
+    pub must: bool,
 }
 
 /// Draws a round's faults.
@@ -148,7 +150,7 @@ pub fn draw(plan: &Plan, noise: &mut Noise) -> Vec<Drawn> {
         let kind = if is_due { due.swap_remove(noise.below(due.len() as u64) as usize) } else { by_weight(noise) };
         let (fault, longest) = kind.draw(plan, noise);
         let lasts = Duration::from_millis(noise.below(longest + 1));
-        Drawn { fault, lasts, gap: Duration::from_millis(100 + noise.below(1_900)) }
+        Drawn { fault, lasts, gap: Duration::from_millis(100 + noise.below(1_900)), must: is_due }
     };
     (1..=plan.faults).rev().map(|left| one(left, noise)).collect()
 }
