@@ -3,7 +3,7 @@
 use super::DiskAgent;
 use crate::capture::CaptureError;
 use crate::compare::{self, Adopting, Base, RemoteReference};
-use crate::journal::Plan;
+use crate::journal::{Identity, Plan};
 use crate::tracker::{Doubt, Swap};
 use sluice_proto::cycle::{CycleKind, FailReason, TrackerKind};
 use sluice_proto::wire::{OpenRequest, Start};
@@ -51,8 +51,9 @@ impl DiskAgent {
 
     /// An agent or appliance that was put back to an older state does not know what the other has let go since.
     fn check_history(&mut self, start: &Start) -> Result<(), CaptureError> {
-        let known = self.journal.identity().verified;
-        if start.kind == CycleKind::Initial || start.previous == known {
+        let Identity { verified: known, doubt, .. } = self.journal.identity();
+        // Who compares in any case has a reason that tells more: a disk that grew before it was heard how its cycle ended.
+        if start.kind == CycleKind::Initial || start.previous == *known || doubt.is_some() {
             return Ok(());
         }
         let name = |cycle: Option<sluice_proto::wire::CycleRef>| {
@@ -60,7 +61,7 @@ impl DiskAgent {
         };
         let doubt = format!(
             "the last verified cycle is {} here and {} at the appliance: one of the two was put back to an older state",
-            name(known),
+            name(*known),
             name(start.previous)
         );
         tracing::warn!(disk = %self.id(), "{doubt}; source and target will be compared");

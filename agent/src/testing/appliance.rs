@@ -47,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) calls: u64,
     pub(crate) puts: u64,
     pub(crate) digests_asked: u64,
+    /// Why cycles were opened that compare.
+    pub(crate) doubts: Vec<String>,
     commits: u64,
     /// Every manifest that was verified.
     pub(crate) done: Vec<Manifest>,
@@ -81,6 +83,7 @@ impl Fake {
             calls: 0,
             puts: 0,
             digests_asked: 0,
+            doubts: Vec::new(),
             commits: 0,
             done: Vec::new(),
             verdicts: BTreeMap::new(),
@@ -191,6 +194,7 @@ impl Inner {
             self.segments.clear();
         }
         let after = request.after.clone().unwrap_or_default();
+        self.doubts.extend(request.doubt.clone());
         self.turn(cycle)?.1 = Some(request);
         let mut told = self.segments.range(after.clone()..).filter(|(name, _)| **name != after);
         let stored = told.by_ref().take(self.told_max).map(|(_, (stored, _))| stored.clone()).collect();

@@ -134,7 +134,7 @@ async fn a_scanned_disk_loses_nothing_wherever_the_process_dies() {
 
 impl World {
     /// Runs an agent whose records fail at some point; true where that ended it.
-    async fn agent_dies(&mut self) -> bool {
+    pub(super) async fn agent_dies(&mut self) -> bool {
         match self.start(None) {
             Ok(agent) => matches!(agent.run().await, Err(DiskError::Journal { .. })),
             Err(_) => true,

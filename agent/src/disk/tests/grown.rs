@@ -177,6 +177,29 @@ async fn nothing_is_lost_wherever_the_process_dies_while_the_disk_grows() {
     }
 }
 
+/// A comparison whose end nobody has heard when the disk grows: nothing was put back, and nobody says so.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_grew_is_compared_for_that_wherever_the_process_died() {
+    for change in 0.. {
+        let mut world = in_step(false).await;
+        world.disk.doubt(Doubt::Passthrough);
+        world.order(&[Delta]);
+        world.records.die_at(change, false);
+        if !world.agent_dies().await {
+            assert!(change > 8, "a comparison has many changes, not {change}");
+            break;
+        }
+        world.records.revive();
+        world.grow_and_write();
+        world.order(&[Delta]);
+        assert!(world.lives().await.is_some());
+        world.check_grown();
+        let doubts = world.api.inner.lock().doubts.clone();
+        assert!(doubts.iter().all(|doubt| !doubt.contains("put back")), "dead at change {change}: {doubts:?}");
+        assert!(doubts.iter().any(|doubt| doubt.contains("has grown")), "dead at change {change}: {doubts:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn any_call_may_be_lost_or_answered_in_vain_while_the_disk_grows() {
     for call in 1.. {
