@@ -15,12 +15,23 @@ pub(crate) use records::MemRecords;
 use crate::Workers;
 use crate::capture::{Capture, CaptureOptions};
 use crate::journal::{Identity, Journal, JournalError, Records};
+use crate::tracker::ebpf::EbpfTracker;
 use parking_lot::Mutex;
 use sluice_proto::env::Entropy;
 use sluice_proto::header::Suite;
 use sluice_proto::keys::{DataKey, HydratorKey, KeyEnvelope, SigningKey};
 use sluice_proto::{DiskId, Generation};
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// A folder of pins; the tracking in it ends when dropped.
+pub(crate) struct Pins(pub(crate) PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        drop(EbpfTracker::detach(&self.0));
+    }
+}
 
 /// Numbers that look random and are the same in every run.
 #[derive(Clone, Debug)]

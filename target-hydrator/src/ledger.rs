@@ -228,6 +228,11 @@ impl Ledger {
         is_disk(self.source_size) && is_disk(self.size_to_be()) && within
     }
 
+    /// False while there is none, or one that was only begun to be made.
+    pub fn target_is_made(&self) -> bool {
+        self.target.as_ref().is_some_and(|record| record.made)
+    }
+
     /// The source's size, in bytes, that the target has, or will have once its growth is brought to its end.
     pub fn size_to_be(&self) -> ByteCount {
         self.growing.unwrap_or(self.source_size)

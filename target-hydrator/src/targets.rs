@@ -108,7 +108,7 @@ pub fn preview(place: &Place, size: ByteCount) -> Result<TargetPlan, TargetError
         );
         return Err(TargetError::new(TargetErrorKind::SizeChanged, text));
     }
-    let made = record.is_some_and(|r| r.made);
+    let made = ledger.as_ref().is_some_and(Ledger::target_is_made);
     let from = ledger.as_ref().filter(|_| made).map(|ledger| ledger.source_size);
     let begun = record.is_some_and(|r| !r.made && Path::new(&r.path) == place.path);
     let Place { path, format, overwrite, source, .. } = place.clone();

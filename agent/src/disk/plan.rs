@@ -65,7 +65,7 @@ impl DiskAgent {
             name(start.previous)
         );
         tracing::warn!(disk = %self.id(), "{doubt}; source and target will be compared");
-        Ok(self.journal.update(|identity| identity.doubt = Some(doubt))?)
+        Ok(self.doubt(doubt)?)
     }
 
     /// A swap that finds tracking interrupted may have begun another run of it, of which nothing is to be believed that

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::journal::{FolderRecords, Plan, identity_in};
-use crate::testing::{Fake, MemDisk, Seeded};
+use crate::testing::{Fake, MemDisk, Pins, Seeded};
 use sluice_proto::cycle::CycleKind;
 use sluice_proto::keys::HydratorKey;
 use sluice_proto::{CycleNo, Digest, Extent, SectorBitmap};
 use sluice_test_support::devices::Loop;
+use sluice_test_support::files_below;
 use sluice_test_support::mounts::{FileSystem, Mount};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -70,17 +71,7 @@ fn start_all(protection: &Protection, facts: &DeviceFacts) -> Result<Protected, 
 
 /// All files below a folder, and what they hold.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-            match path.is_dir() {
-                true => folders.push(path),
-                false => drop(found.insert(path.clone(), fs::read(path).expect("a file"))),
-            }
-        }
-    }
-    found
+    files_below(folder).into_iter().map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
 }
 
 #[test]
@@ -261,13 +252,4 @@ fn state_on_the_disk_that_is_protected_is_told() {
         assert_eq!(told, expected, "{remarks:?}");
     }
     assert!(!scene.protection("a", "a").keeps_state_on_source(), "a file holds no folder");
-}
-
-/// A disk's pins, taken away when dropped.
-struct Pins(PathBuf);
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        drop(EbpfTracker::detach(&self.0));
-    }
 }

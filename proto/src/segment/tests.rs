@@ -82,7 +82,7 @@ fn decode(bytes: &[u8], key: &DataKey, stream: SectorCount) -> Result<(SectorBit
             }
             Ok::<_, FormatError>(())
         })?;
-        // What reads a segment leaves this to who verifies the cycle.
+        // Left to the caller, as in the hydrator.
         if decoded.cv != *cv {
             return bad(FormatErrorKind::Forged, "a block's chaining value");
         }

@@ -1,5 +1,5 @@
-//! What goes over the appliance's port, as JSON but for segments, manifests and digests, which go as they are stored. The few requests without
-//! a JSON body name what they ask behind a question mark; that is here too.
+//! What goes over the appliance's port, as JSON but for segments, manifests and digests, which go as they are stored. The few
+//! requests without a JSON body name what they ask behind a question mark; that is here too.
 //!
 //! Every message that writes names the generation that the writer believes in; an older one is refused. PROTOCOL.md
 //! lists paths and methods and says why each message exists.

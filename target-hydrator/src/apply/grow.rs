@@ -85,8 +85,7 @@ impl Session {
     async fn check_growth(&self, work: &Work) -> Result<(), Stop> {
         let ledger = &self.file.ledger;
         // One that is not made yet has no size to grow from: it is made in that which the source has by then.
-        let is_made = ledger.target.as_ref().is_some_and(|record| record.made);
-        if work.size <= ledger.source_size || !is_made {
+        if work.size <= ledger.source_size || !ledger.target_is_made() {
             return Ok(());
         }
         let record = self.env.targets.choose(work, ledger).await?;

@@ -61,7 +61,7 @@ impl Session {
         let stopped = self.streamed.as_ref().is_some_and(|s| s.pipeline.cycle.cycle == work.cycle && s.stopped);
         // A target that has to grow first does so by the manifest.
         let ledger = &self.file.ledger;
-        let fits = work.size == ledger.source_size || !ledger.target.as_ref().is_some_and(|record| record.made);
+        let fits = work.size == ledger.source_size || !ledger.target_is_made();
         let newer = self.file.ledger.verified.is_none_or(|v| v.cycle.cycle < work.cycle);
         let behind = self.streamed.as_ref().is_some_and(|s| s.behind.is_some());
         let more = !work.stored.is_empty() || behind;

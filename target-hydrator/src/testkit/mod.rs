@@ -2,11 +2,13 @@
 
 mod api;
 mod faults;
+mod frames;
 mod remote;
 mod source;
 
 pub(crate) use api::FakeApi;
 pub(crate) use faults::{FaultTarget, Faults, Then};
+pub(crate) use frames::Frame;
 pub(crate) use remote::Remote;
 pub(crate) use source::{Nines, Shipped, Source, stored};
 

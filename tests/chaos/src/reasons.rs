@@ -1,8 +1,8 @@
 //! For what a cycle may fail in a round: for nothing but what was really done to its disk, to its target or to its objects.
 
 use sluice_proto::cycle::FailReason;
-use sluice_proto::manifest::MANIFEST_NAME;
-use sluice_proto::{CycleNo, DiskId};
+use sluice_proto::manifest::{MANIFEST_NAME, cycle_folder};
+use sluice_proto::{CycleNo, DiskId, Generation};
 
 #[cfg(test)]
 mod tests;
@@ -64,8 +64,9 @@ impl Happened {
 
     /// The name of an object within the folder of `cycle`, whatever its generation; none if it is elsewhere.
     fn name_in<'a>(&self, cycle: CycleNo, key: &'a str) -> Option<&'a str> {
-        let (_generation, rest) = key.strip_prefix(&format!("{}/g", self.disk))?.split_once('/')?;
-        rest.strip_prefix(&format!("c{:08}/", cycle.0))
+        // A disk has no more generations than sizes.
+        (1..=self.sizes.len() as u64)
+            .find_map(|number| key.strip_prefix(&cycle_folder(self.disk, Generation(number), cycle))?.strip_prefix('/'))
     }
 
     /// Each size with each that came later.

@@ -9,6 +9,7 @@ use sluice_e2e::{Cycle, Format, Pins};
 use sluice_test_support::SmallFs;
 use sluice_test_support::command::{output, run, said};
 use sluice_test_support::devices::{Loop, text};
+use sluice_test_support::images::qemu_finds_equal;
 use sluice_test_support::program::Sluice;
 use std::fs::{self, File};
 use std::io::Write;
@@ -67,17 +68,7 @@ impl Place {
                 false => Err("its bytes are others".to_owned()),
             };
         }
-        let driver = self.format.driver();
-        let looks = [
-            vec!["compare", "-U", "-f", "raw", "-F", driver, text(&self.source), text(&target)],
-            vec!["check", "-U", "-f", driver, text(&target)],
-        ];
-        // QEMU can check no VHD.
-        let count = if driver == "vhdx" { 2 } else { 1 };
-        looks.iter().take(count).try_for_each(|arguments| {
-            let looked = output("qemu-img", arguments);
-            if looked.status.success() { Ok(()) } else { Err(format!("qemu-img {}: {}", arguments[0], said(&looked))) }
-        })
+        qemu_finds_equal(&self.source, &target, self.format.driver())
     }
 }
 

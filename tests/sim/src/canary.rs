@@ -230,8 +230,8 @@ fn start(program: &Path, seed: u64) -> io::Result<Child> {
 
 /// The first violation in a run's output that is not a panic.
 fn broken_promise(said: &str) -> Option<&str> {
-    let violations = said.lines().filter_map(|line| line.strip_prefix("    \"")?.strip_suffix("\","));
-    violations.into_iter().find(|violation| !violation.contains("panicked"))
+    let mut violations = said.lines().filter_map(|line| line.strip_prefix("    \"")?.strip_suffix("\","));
+    violations.find(|violation| !violation.contains("panicked"))
 }
 
 #[cfg(test)]

@@ -54,6 +54,19 @@ impl Life {
         }
     }
 
+    /// What comes of `act`, an operation of the process: never returns where it dies of that, done or not.
+    pub async fn carry_out<T>(&self, act: impl Future<Output = T>) -> T {
+        let step = self.step();
+        if step == Step::NotDone {
+            std::future::pending::<()>().await;
+        }
+        let done = act.await;
+        if step == Step::DoneUnheard {
+            std::future::pending::<()>().await;
+        }
+        done
+    }
+
     /// Ends it.
     pub fn kill(&self) {
         *self.0.dead.lock() = true;

@@ -185,19 +185,10 @@ pub struct SimState {
 
 impl SimState {
     async fn change(&self, change: impl FnOnce(&Files)) -> Result<(), StateError> {
-        match self.life.step() {
-            Step::Go => {
-                change(&self.files);
-                if self.rng.once_in(self.odds.lock().stands_still) {
-                    // sleep: simulated time.
-                    tokio::time::sleep(self.rng.pause(STILL_MS_MAX)).await;
-                }
-            }
-            Step::DoneUnheard => {
-                change(&self.files);
-                std::future::pending::<()>().await;
-            }
-            Step::NotDone => std::future::pending::<()>().await,
+        self.life.carry_out(async { change(&self.files) }).await;
+        if self.rng.once_in(self.odds.lock().stands_still) {
+            // sleep: simulated time.
+            tokio::time::sleep(self.rng.pause(STILL_MS_MAX)).await;
         }
         Ok(())
     }

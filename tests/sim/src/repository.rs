@@ -1,6 +1,6 @@
 //! The appliance's repository as one incarnation of it sees it: the real one in memory, which outlives the process.
 
-use crate::life::{Life, Step};
+use crate::life::Life;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sluice_appliance::repository::{CycleRecord, DiskRecord, LogEntry, MemoryRepository, Repository, RepositoryResult};
@@ -34,15 +34,7 @@ impl SimRepository {
 
     /// Does a write with the process's life at stake.
     async fn write<T>(&self, write: impl Future<Output = RepositoryResult<T>>) -> RepositoryResult<T> {
-        let step = self.life.step();
-        if step == Step::NotDone {
-            std::future::pending::<()>().await;
-        }
-        let result = write.await;
-        if step == Step::DoneUnheard {
-            std::future::pending::<()>().await;
-        }
-        result
+        self.life.carry_out(write).await
     }
 
     async fn read<T>(&self, read: impl Future<Output = T>) -> T {

@@ -9,6 +9,7 @@ mod azurite;
 pub mod cluster;
 pub mod command;
 pub mod devices;
+mod files;
 pub mod images;
 pub mod load;
 pub mod mounts;
@@ -18,5 +19,6 @@ mod tools;
 pub mod vm;
 
 pub use azurite::Azurite;
+pub use files::files_below;
 pub use small_fs::SmallFs;
 pub use tools::{npm_package, tools_dir};

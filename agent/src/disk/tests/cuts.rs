@@ -34,28 +34,26 @@ async fn any_call_may_be_lost_or_answered_in_vain() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn segments_that_the_appliance_lost_are_sent_again() {
+/// A life is the same whichever of its calls that befalls.
+async fn bears_at_any_call(fault: Fault) {
     let calls = calls_of_a_life().await;
     for call in 1..=calls {
         let mut world = world();
-        world.api.inner.lock().faults.insert(call, Fault::SegmentsGone);
+        world.api.inner.lock().faults.insert(call, fault);
         world.run().await.unwrap();
-        assert_eq!(world.kinds(), LIFE, "gone at call {call}");
+        assert_eq!(world.kinds(), LIFE, "{fault:?} at call {call}");
         world.check_equal();
     }
 }
 
 #[tokio::test(start_paused = true)]
+async fn segments_that_the_appliance_lost_are_sent_again() {
+    bears_at_any_call(Fault::SegmentsGone).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plan_that_the_appliance_forgot_is_opened_again() {
-    let calls = calls_of_a_life().await;
-    for call in 1..=calls {
-        let mut world = world();
-        world.api.inner.lock().faults.insert(call, Fault::PlanForgotten);
-        world.run().await.unwrap();
-        assert_eq!(world.kinds(), LIFE, "forgotten at call {call}");
-        world.check_equal();
-    }
+    bears_at_any_call(Fault::PlanForgotten).await;
 }
 
 /// A state that is put back from between the two would be trusted.

@@ -3,6 +3,7 @@ use super::geometry::Geometry;
 use super::header::{self, Identity, Skips};
 use super::kernel::Area;
 use super::{Attached, EbpfTracker, default_folder, drain, flight, mismatch, missed, pins};
+use crate::testing::Pins;
 use crate::tracker::{Doubt, Tracker, TrackingEpoch};
 use proptest::prelude::*;
 use sluice_platform::system::OsEntropy;
@@ -10,7 +11,7 @@ use sluice_proto::bitmap::SectorBitmap;
 use sluice_proto::units::{Extent, SectorCount};
 use sluice_test_support::command::{is_root, run};
 use sluice_test_support::devices::{Loop, text};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// `cargo xtask test` installs the compiler; who has not got it builds nothing, and CI does it for them.
@@ -193,15 +194,6 @@ fn an_identity_is_read_as_it_was_written_and_damage_is_found() {
     assert_eq!(header::doubt_of(16), Some(Doubt::Damaged));
 }
 
-/// A folder for pins of its own; the tracking in it ends when dropped.
-struct OwnPins(PathBuf);
-
-impl Drop for OwnPins {
-    fn drop(&mut self) {
-        drop(EbpfTracker::detach(&self.0));
-    }
-}
-
 /// As after an upgrade, or a step back from one, to a program that knows another layout: what is pinned can't be read. It is
 /// replaced and told as a doubt, of which comes a comparison, and tracking goes on.
 #[test]
@@ -211,7 +203,7 @@ fn pins_of_another_layout_version_are_replaced_and_doubted() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let disk = Loop::new(folder.path(), "disk", 8 << 20, 512);
-    let pins = OwnPins(default_folder().join(format!("test-layout-{}", std::process::id())));
+    let pins = Pins(default_folder().join(format!("test-layout-{}", std::process::id())));
     let attach = |expect| {
         let attached = EbpfTracker::attach(disk.path(), &pins.0, expect, &OsEntropy::new());
         let Attached { tracker, doubt } = attached.expect("it starts, whatever is pinned");

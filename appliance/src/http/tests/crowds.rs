@@ -74,7 +74,7 @@ async fn ten_thousand_that_say_nothing_stop_nobody() {
         crowds.spawn(crowd(from, world.address, Arc::clone(&opened)));
     }
     // The port has all the handshakes that it takes, and more come all the time, before the honest one does.
-    count.wait_for(|count| *count > 4 * 256).await.unwrap();
+    count.wait_for(|count| *count > CROWD_ADDRESSES.len() * HELD).await.unwrap();
     let agent = world.agent();
     let start = begun(&agent).await;
     let shipment = Shipment::new(&start, &whole(), 1);

@@ -2,7 +2,7 @@
 
 use super::{initial, reason};
 use crate::apply::Claim;
-use crate::testkit::{Bench, Shipped};
+use crate::testkit::{Bench, Frame, Shipped};
 use sluice_cache_store::CacheStore;
 use sluice_proto::cycle::{CycleKind, FailReason};
 use sluice_proto::header::{Header, ObjectKind, Suite};
@@ -10,24 +10,13 @@ use sluice_proto::stream::{BlockHasher, StreamDigest};
 use sluice_proto::wire::CycleRef;
 use sluice_proto::{BlockNo, Digest, Extent, SectorBitmap};
 
-const STORED: u8 = 1;
-const ZSTD: u8 = 2;
-
-/// A frame of a segment that is not sealed: FORMAT.md says how it is laid out.
-fn frame(number: u32, kind: u8, extent: Extent, payload: &[u8]) -> Vec<u8> {
-    let mut out = number.to_le_bytes().to_vec();
-    out.extend_from_slice(&[kind, 0, 0, 0]);
-    out.extend_from_slice(&extent.start.0.to_le_bytes());
-    out.extend_from_slice(&extent.len.0.to_le_bytes());
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(payload);
-    out
+/// A frame of a segment that is not sealed.
+fn plain(number: u32, frame: &Frame) -> Vec<u8> {
+    [&frame.head(number, frame.payload.len())[..], &frame.payload].concat()
 }
 
 fn stored(number: u32, extent: Extent) -> Vec<u8> {
-    let bytes = vec![7; extent.bytes().0 as usize];
-    frame(number, STORED, extent, &[&Digest::of(&bytes).0[..], &bytes].concat())
+    plain(number, &Frame::stored(extent))
 }
 
 /// Ships a cycle of one segment with these frames, in which everything else is as it should be.
@@ -93,10 +82,8 @@ async fn frames_as_they_should_be_are_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn a_decompression_bomb() {
-    let bomb = zstd::bulk::compress(&vec![7; 256 << 20], 1).expect("compressed");
     let extent = Extent::new(128, 128);
-    let payload = [&[0; 32][..], &bomb].concat();
-    let detail = outcome(&[extent], &[frame(0, ZSTD, extent, &payload)]).await.expect("refused");
+    let detail = outcome(&[extent], &[plain(0, &Frame::bomb(extent))]).await.expect("refused");
     assert!(detail.contains("zstd can't read it"), "{detail}");
 }
 

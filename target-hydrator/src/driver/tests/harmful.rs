@@ -2,6 +2,7 @@
 //! changes.
 
 use super::*;
+use crate::testkit::Frame;
 use sluice_cache_store::CacheStore;
 use sluice_proto::header::{Header, ObjectKind};
 use sluice_proto::keys::{DataKey, Part};
@@ -11,9 +12,6 @@ use sluice_proto::stream::{BlockCv, Blocks};
 use sluice_proto::{ByteCount, SectorBitmap};
 use std::collections::BTreeMap;
 use tempfile::TempDir;
-
-const STORED: u8 = 1;
-const ZSTD: u8 = 2;
 
 /// What all files below a folder hold, but those in the folders `without`.
 fn contents(folder: &Path, without: &[PathBuf]) -> BTreeMap<PathBuf, Digest> {
@@ -34,9 +32,6 @@ fn changed_sectors() -> [Extent; 2] {
     [Extent::new(8, 1500), Extent::new(9000, 1500)]
 }
 
-/// A frame's kind, sectors and payload.
-type Frame = (u8, Extent, Vec<u8>);
-
 /// What takes the place of a cycle's last segment.
 enum Last {
     /// These bytes.
@@ -45,7 +40,7 @@ enum Last {
     Frames(fn(u64) -> Vec<Frame>),
 }
 
-/// A segment of one block with `frames` in it, which FORMAT.md says how to lay out.
+/// A segment of one block with `frames` in it.
 fn sealed(key: &DataKey, manifest: &Manifest, first: BlockNo, salt: Digest, frames: &[Frame]) -> Vec<u8> {
     let header = Header {
         kind: ObjectKind::Segment,
@@ -58,14 +53,9 @@ fn sealed(key: &DataKey, manifest: &Manifest, first: BlockNo, salt: Digest, fram
     };
     let object = key.object_key(&header);
     let mut bytes = Vec::new();
-    for (number, (kind, extent, payload)) in (0_u32..).zip(frames) {
-        let mut head = number.to_le_bytes().to_vec();
-        head.extend_from_slice(&[*kind, 0, 0, 0]);
-        head.extend_from_slice(&extent.start.0.to_le_bytes());
-        head.extend_from_slice(&extent.len.0.to_le_bytes());
-        head.extend_from_slice(&((payload.len() + object.overhead()) as u32).to_le_bytes());
-        head.extend_from_slice(&[0; 4]);
-        let mut body = payload.clone();
+    for (number, frame) in (0_u32..).zip(frames) {
+        let head = frame.head(number, frame.payload.len() + object.overhead());
+        let mut body = frame.payload.clone();
         object.seal(Part { block: first.0, frame: number }, &head, &mut body, 0);
         bytes.extend_from_slice(&[head, body].concat());
     }
@@ -74,19 +64,13 @@ fn sealed(key: &DataKey, manifest: &Manifest, first: BlockNo, salt: Digest, fram
     writer.finish()
 }
 
-/// 256 MiB for four sectors.
 fn bomb(at: u64) -> Vec<Frame> {
-    let inflated = zstd::bulk::compress(&vec![7; 256 << 20], 1).expect("compressed");
-    vec![(ZSTD, Extent::new(at, 4), [&[0; 32][..], &inflated].concat())]
+    vec![Frame::bomb(Extent::new(at, 4))]
 }
 
 /// Two frames, each in itself as it should be, that share sectors.
 fn overlapping(at: u64) -> Vec<Frame> {
-    let stored = |extent: Extent| {
-        let bytes = vec![7; extent.bytes().0 as usize];
-        (STORED, extent, [&Digest::of(&bytes).0[..], &bytes].concat())
-    };
-    vec![stored(Extent::new(at, 3)), stored(Extent::new(at + 2, 3))]
+    [Extent::new(at, 3), Extent::new(at + 2, 3)].map(Frame::stored).into()
 }
 
 /// Ships a cycle of several segments whose manifest is changed before it is sealed, and whose last segment is then another.

@@ -4,6 +4,7 @@
 use sluice_e2e::{Format, Replicate, assert_equal};
 use sluice_test_support::command::is_root;
 use sluice_test_support::devices::Loop;
+use sluice_test_support::files_below;
 use sluice_test_support::load::{Intensity, Load};
 use sluice_test_support::mounts::{FileSystem, Mount};
 
@@ -34,14 +35,6 @@ fn a_mounted_ext4_becomes_a_vhd_and_stays_in_step() {
     assert_eq!((last.len(), last[0].kind.as_str()), (1, "delta"), "tracking was unbroken since the last run: {last:?}");
     assert_eq!(last[0].consistency.as_deref(), Some("crash"), "nobody writes any more: {last:?}");
     assert_equal(disk.path(), &replicate.target(), Format::Vhd);
-    let left = std::fs::read_dir(replicate.cache()).expect("the cache's folder");
-    let left: Vec<_> = left.flatten().filter(|entry| holds_files(&entry.path())).collect();
+    let left = files_below(&replicate.cache());
     assert!(left.is_empty(), "what is applied is deleted from the cache: {left:?}");
-}
-
-fn holds_files(path: &std::path::Path) -> bool {
-    if !path.is_dir() {
-        return true;
-    }
-    std::fs::read_dir(path).expect("a folder").flatten().any(|entry| holds_files(&entry.path()))
 }

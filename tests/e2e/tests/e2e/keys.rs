@@ -6,17 +6,12 @@ use sluice_proto::cycle::{CycleKind, State};
 use sluice_test_support::cluster::Part;
 use sluice_test_support::command::is_root;
 use sluice_test_support::devices::text;
+use sluice_test_support::files_below;
 use sluice_test_support::program::Sluice;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-/// All files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())).flatten();
-    entries.map(|entry| entry.path()).flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
 
 fn holds(bytes: &[u8], piece: &[u8]) -> bool {
     bytes.windows(piece.len()).any(|window| window == piece)
@@ -52,7 +47,7 @@ impl Secret {
 /// The secrets of a cluster: the disk's data key, the agent's and the hydrator's own, those of TLS.
 fn secrets(apart: &Apart) -> Vec<Secret> {
     let mut secrets = Vec::new();
-    for path in files(apart.cluster.folder()) {
+    for path in files_below(apart.cluster.folder()) {
         match path.file_name().and_then(|name| name.to_str()).expect("a name") {
             "disk.json" => secrets.push(Secret::of_bytes(&path, &data_key(&path))),
             "signing.key" => secrets.push(Secret::of_bytes(&path, &fs::read(&path).expect("a key"))),
@@ -100,7 +95,9 @@ fn no_secret_leaves_its_file_and_that_is_its_owner_s() {
     let source = fs::read(apart.source.path()).expect("the source");
     let plain = &source[2 << 20..][..64];
     let mut objects = 0;
-    for path in files(apart.cluster.folder()).into_iter().filter(|path| !path.starts_with(apart.cluster.targets())) {
+    for path in
+        files_below(apart.cluster.folder()).into_iter().filter(|path| !path.starts_with(apart.cluster.targets()))
+    {
         let bytes = fs::read(&path).expect("a file");
         for secret in secrets.iter().filter(|secret| secret.is_in(&bytes)) {
             assert_eq!(path, secret.file, "it has come to another file");
@@ -121,7 +118,8 @@ fn a_new_data_key_begins_a_generation_and_copies_nothing_again() {
     let mut apart = Apart::prepare(|_| {});
     let disk = apart.in_step();
     let states = apart.cluster.folder().join("agent/state");
-    let keys = || files(&states).into_iter().filter(|path| path.ends_with("disk.json")).map(|path| data_key(&path));
+    let keys =
+        || files_below(&states).into_iter().filter(|path| path.ends_with("disk.json")).map(|path| data_key(&path));
     let old: Vec<_> = keys().collect();
     apart.cluster.take(Part::Agent).terminate();
     let config = apart.cluster.config(Part::Agent);

@@ -2,7 +2,7 @@
 //! wrong on the way there.
 
 use super::{Odds, flip};
-use crate::life::{Life, Step};
+use crate::life::Life;
 use crate::rng::Rng;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -53,14 +53,7 @@ impl SimStore {
         if self.rng.once_in(odds.store_full) {
             return Err(StoreError::new(StoreErrorKind::Full, "simulated full store"));
         }
-        let step = self.life.step();
-        if step == Step::NotDone {
-            std::future::pending::<()>().await;
-        }
-        let result = change.await;
-        if step == Step::DoneUnheard {
-            std::future::pending::<()>().await;
-        }
+        let result = self.life.carry_out(change).await;
         if result.is_ok() && self.rng.once_in(odds.store_answer_lost) {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "simulated: the answer was lost"));
         }
