@@ -121,7 +121,7 @@ impl Capture {
         entropy: Arc<dyn Entropy>,
         options: CaptureOptions,
     ) -> Self {
-        let pool = BufPool::new(options.buffers, BLOCK_BYTES as usize);
+        let pool = workers.buffers().for_blocks(options.buffers);
         Self { source, api, workers, entropy, options, counts: Arc::default(), pool }
     }
 
@@ -143,8 +143,9 @@ impl Capture {
         self.counts.bytes_planned.store(bitmap.count().bytes().0, Ordering::Relaxed);
         let missing = Blocks::of(&bitmap).filter(move |(block, _)| !is_stored(&have, block.0));
         let (key, header) = (journal.identity().data_key.key(), self.attempt(journal, &plan));
-        let encoders = Encoders::new(&key, &header, bitmap.count(), self.options.level).with_grains(grains);
-        let encoders = Arc::new(encoders);
+        let encoders =
+            Encoders::new(&key, &header, bitmap.count(), self.options.level, self.workers.buffers().for_sealed());
+        let encoders = Arc::new(encoders.with_grains(grains));
         // A first copy and a comparison are long.
         let place = match plan.kind {
             CycleKind::Initial | CycleKind::Resync => self.workers.place(bitmap.count().bytes().0),

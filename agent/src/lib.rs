@@ -1,6 +1,7 @@
 //! The agent: tracks what changes on a machine's disks and ships it.
 #![deny(unsafe_code)]
 
+pub mod buffers;
 pub mod capture;
 pub mod cli;
 pub mod compare;

@@ -2,6 +2,7 @@
 
 mod slots;
 
+use crate::buffers::Buffers;
 use slots::Slots;
 use sluice_platform::Precedence;
 use std::future::Future;
@@ -18,6 +19,7 @@ pub struct Workers {
     count: usize,
     precedence: Precedence,
     places: Arc<AtomicU64>,
+    buffers: Buffers,
 }
 
 /// Whose work goes first where threads are short: what is short, then the long work that had least to do when it began, then
@@ -51,7 +53,13 @@ impl Workers {
 
     /// Everything in the thread that asks: one order of events for one seed.
     pub fn inline() -> Self {
-        Self { slots: None, count: 1, precedence: Precedence::default(), places: Arc::default() }
+        Self {
+            slots: None,
+            count: 1,
+            precedence: Precedence::default(),
+            places: Arc::default(),
+            buffers: Buffers::default(),
+        }
     }
 
     /// How many run at once.
@@ -62,6 +70,11 @@ impl Workers {
     /// Which disk's work goes first.
     pub fn precedence(&self) -> &Precedence {
         &self.precedence
+    }
+
+    /// What they work on.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// The place of long work on `bytes` that begins now.

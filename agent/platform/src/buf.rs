@@ -167,7 +167,7 @@ impl Drop for AlignedBuf {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
             let memory = std::mem::replace(&mut self.memory, Memory::new(0));
-            home.pool.free.lock().push(memory);
+            home.pool.stock.free.lock().push(memory);
         }
     }
 }
@@ -175,7 +175,8 @@ impl Drop for AlignedBuf {
 /// A bounded set of equal buffers: whoever wants one more than there are waits until one is dropped.
 ///
 /// This is how a component bounds its memory and how a slow consumer slows its producer down. Buffers are made when
-/// first needed and kept until the pool and all its buffers are gone. Cloning shares the pool.
+/// first needed and kept until the pool, its [siblings](BufPool::sibling) and all their buffers are gone. Cloning shares
+/// the pool.
 #[derive(Clone)]
 pub struct BufPool {
     inner: Arc<PoolInner>,
@@ -184,18 +185,34 @@ pub struct BufPool {
 struct PoolInner {
     /// Waiters are served in the order in which they came.
     permits: Arc<Semaphore>,
+    stock: Arc<Stock>,
+    count: usize,
+}
+
+/// Memory that no buffer uses.
+struct Stock {
     free: Mutex<Vec<Memory>>,
     capacity: usize,
-    count: usize,
 }
 
 impl BufPool {
     /// A pool of `count` buffers of `capacity` bytes each (rounded up to 4 KiB). At least one.
     pub fn new(count: usize, capacity: usize) -> Self {
-        let count = count.clamp(1, Semaphore::MAX_PERMITS);
         let capacity = capacity.next_multiple_of(ALIGN).max(ALIGN);
+        Self::on(Arc::new(Stock { free: Mutex::default(), capacity }), count)
+    }
+
+    /// A pool with a bound of its own, `count` buffers, whose memory is this one's: what either has no use for, the other
+    /// takes before it makes more. Neither waits for the other.
+    #[must_use]
+    pub fn sibling(&self, count: usize) -> Self {
+        Self::on(self.inner.stock.clone(), count)
+    }
+
+    fn on(stock: Arc<Stock>, count: usize) -> Self {
+        let count = count.clamp(1, Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(count));
-        Self { inner: Arc::new(PoolInner { permits, free: Mutex::new(Vec::new()), capacity, count }) }
+        Self { inner: Arc::new(PoolInner { permits, stock, count }) }
     }
 
     /// An empty buffer; waits while all are in use. Cancelling is safe.
@@ -216,19 +233,19 @@ impl BufPool {
     }
 
     fn hand_out(&self, permit: OwnedSemaphorePermit) -> AlignedBuf {
-        let free = self.inner.free.lock().pop();
-        let memory = free.unwrap_or_else(|| Memory::new(self.inner.capacity));
+        let free = self.inner.stock.free.lock().pop();
+        let memory = free.unwrap_or_else(|| Memory::new(self.buf_capacity()));
         AlignedBuf { memory, len: 0, home: Some(Home { pool: self.inner.clone(), _permit: permit }) }
     }
 
     /// The capacity of each buffer in bytes.
     pub fn buf_capacity(&self) -> usize {
-        self.inner.capacity
+        self.inner.stock.capacity
     }
 
     /// The most memory that the pool's buffers ever take, in bytes.
     pub fn total_bytes(&self) -> usize {
-        self.inner.capacity * self.inner.count
+        self.buf_capacity() * self.inner.count
     }
 
     /// How many buffers could be taken without waiting.
@@ -239,7 +256,7 @@ impl BufPool {
 
 impl fmt::Debug for BufPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BufPool({} of {} x {} bytes free)", self.available(), self.inner.count, self.inner.capacity)
+        write!(f, "BufPool({} of {} x {} bytes free)", self.available(), self.inner.count, self.buf_capacity())
     }
 }
 

@@ -80,7 +80,12 @@ impl<'a> Cutter<'a> {
 
     fn lay(&mut self, block: Encoded) {
         let new = || Open {
-            writer: SegmentWriter::reusing(self.key, self.header, block.block.block, self.encoders.segments().take()),
+            writer: SegmentWriter::reusing(
+                self.key,
+                self.header,
+                block.block.block,
+                self.encoders.buffers().segments.take(),
+            ),
             cvs: Vec::new(),
             plain_bytes: 0,
             sealed_bytes: 0,
@@ -90,6 +95,6 @@ impl<'a> Cutter<'a> {
         open.writer.push(&block.block);
         open.cvs.push(block.block.cv);
         open.plain_bytes += block.plain_bytes;
-        self.encoders.blocks().give_back(block.block.bytes);
+        self.encoders.buffers().blocks.give_back(block.block.bytes);
     }
 }

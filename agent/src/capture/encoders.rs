@@ -1,11 +1,13 @@
-//! A pool of block encoders, with their compression contexts, and of the buffers that blocks and segments are laid into.
+//! A pool of block encoders, with their compression contexts.
 
+use crate::buffers::Sealed;
 use parking_lot::Mutex;
 use sluice_proto::digests::grain_digest;
 use sluice_proto::header::Header;
 use sluice_proto::keys::DataKey;
 use sluice_proto::segment::{BlockEncoder, EncodedBlock};
 use sluice_proto::{BlockNo, Digest, Extent, GRAIN_SECTORS, SectorCount};
+use std::sync::Arc;
 
 /// A block, encoded, and what was learnt of it on the way.
 pub struct Encoded {
@@ -38,34 +40,16 @@ fn grains_of(extents: &[Extent], mut data: &[u8]) -> Vec<(u64, Digest)> {
 pub struct Encoders {
     make: Box<dyn Fn() -> BlockEncoder + Send + Sync>,
     idle: Mutex<Vec<BlockEncoder>>,
-    blocks: Spares,
-    segments: Spares,
+    buffers: Arc<Sealed>,
     with_grains: bool,
 }
 
-/// Buffers that are not in use. Large ones that are freed and asked for anew leave holes that nothing else fills.
-#[derive(Default)]
-pub struct Spares(Mutex<Vec<Vec<u8>>>);
-
-impl Spares {
-    /// One that was used before, or one without room.
-    pub fn take(&self) -> Vec<u8> {
-        self.0.lock().pop().unwrap_or_default()
-    }
-
-    /// Gives one back, to be filled again.
-    pub fn give_back(&self, bytes: Vec<u8>) {
-        self.0.lock().push(bytes);
-    }
-}
-
 impl Encoders {
-    /// Encoders for one attempt at a cycle whose stream has `stream` sectors.
-    pub fn new(key: &DataKey, header: &Header, stream: SectorCount, level: i32) -> Self {
+    /// Encoders for one attempt at a cycle whose stream has `stream` sectors, which encode into `buffers`.
+    pub fn new(key: &DataKey, header: &Header, stream: SectorCount, level: i32, buffers: Arc<Sealed>) -> Self {
         let (key, header) = (key.clone(), header.clone());
         let make = Box::new(move || BlockEncoder::new(&key, &header, stream, level));
-        let (blocks, segments) = (Spares::default(), Spares::default());
-        Self { make, idle: Mutex::default(), blocks, segments, with_grains: false }
+        Self { make, idle: Mutex::default(), buffers, with_grains: false }
     }
 
     /// The same, telling the digests of whole grains too.
@@ -80,19 +64,14 @@ impl Encoders {
     pub fn encode(&self, block: BlockNo, extents: &[Extent], data: &[u8]) -> Encoded {
         let idle = self.idle.lock().pop();
         let mut encoder = idle.unwrap_or_else(|| (self.make)());
-        let encoded = encoder.encode(block, extents, data, self.blocks.take());
+        let encoded = encoder.encode(block, extents, data, self.buffers.blocks.take());
         self.idle.lock().push(encoder);
         let grains = if self.with_grains { grains_of(extents, data) } else { Vec::new() };
         Encoded { block: encoded, plain_bytes: data.len() as u64, grains }
     }
 
-    /// Buffers for encoded blocks.
-    pub fn blocks(&self) -> &Spares {
-        &self.blocks
-    }
-
-    /// Buffers for segments.
-    pub fn segments(&self) -> &Spares {
-        &self.segments
+    /// Where buffers come from, and go back to.
+    pub fn buffers(&self) -> &Sealed {
+        &self.buffers
     }
 }

@@ -103,7 +103,7 @@ impl<'a> Uploads<'a> {
             let len = bytes.len() as u64;
             let stored = put(capture, disk, cycle, generation, &name, bytes.clone()).await?;
             if bytes.is_unique() {
-                encoders.segments().give_back(Vec::from(bytes));
+                encoders.buffers().segments.give_back(Vec::from(bytes));
             }
             if stored.hash != hash || stored.len.0 != len {
                 return Err(ApiError::Unreadable(format!("{name} was stored with other bytes than were sent")));

@@ -43,6 +43,24 @@ fn pool_bounds_its_memory_and_takes_back() {
 }
 
 #[test]
+fn siblings_have_their_own_bounds_and_one_memory() {
+    let pool = BufPool::new(1, 4096);
+    let sibling = pool.sibling(2);
+    let mut held = pool.try_take().expect("one fits");
+    let others = [sibling.try_take(), sibling.try_take()].map(|buf| buf.expect("the sibling waits for nobody"));
+    assert!(pool.try_take().is_none() && sibling.try_take().is_none());
+    let address = held.start();
+    drop(held);
+    assert!(sibling.try_take().is_none(), "what another has given back does not raise the bound");
+    drop(others);
+    let mut again = [sibling.try_take(), sibling.try_take()].map(|buf| buf.expect("both came back"));
+    assert!(pool.inner.stock.free.lock().len() == 1 && pool.available() == 1);
+    drop(pool);
+    let last = sibling.sibling(1).try_take().expect("the memory outlives the pool that it was made for").start();
+    assert!(again.iter_mut().any(|buf| buf.start() == address) || last == address, "it is used again");
+}
+
+#[test]
 fn pool_serves_waiters_in_order_and_survives_cancellation() {
     let pool = BufPool::new(1, 4096);
     let held = pool.try_take().expect("one fits");
