@@ -74,12 +74,14 @@ mod kernel;
 mod pins;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use available::{Why, available};
 pub use device::Facts;
 pub use header::Identity;
 pub use kernel::{Area, run_statistics};
-pub use pins::{KernelTypes, default_folder};
+pub use pins::default_folder;
+pub use types::KernelTypes;
 
 use super::{Doubt, Swap, Tracker, TrackerError, TrackerKind, TrackingEpoch};
 use header::Skips;

@@ -8,16 +8,15 @@ use super::flight;
 use super::geometry::Geometry;
 use super::header::Identity;
 use super::kernel::{self, Area};
+use super::types::KernelTypes;
+use aya::Btf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramInfo};
-use aya::{Btf, EbpfLoader};
-use parking_lot::Mutex;
 use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The programs, built from agent/bpf/track.bpf.c.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/track.bpf.o");
@@ -25,7 +24,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/trac
 /// How often a program's loading is tried, while the kernel asks for it.
 const LOAD_TRIES: u32 = 50;
 
-type Failure = Box<dyn Error + Send + Sync>;
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 /// A program and the tracepoint it is attached to.
 #[derive(Clone, Copy, Debug)]
@@ -156,57 +155,13 @@ pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure>
     Ok(held)
 }
 
-/// The types of the running kernel, more than a hundred thousand: who is to attach several disks keeps them in between, as
-/// reading them takes longer than all else.
-#[derive(Debug)]
-pub struct KernelTypes(());
-
-#[derive(Debug)]
-struct Kept {
-    keepers: usize,
-    types: Option<Arc<Btf>>,
-}
-
-static KEPT: Mutex<Kept> = Mutex::new(Kept { keepers: 0, types: None });
-
-impl KernelTypes {
-    /// From when one disk needs them until this is dropped they stay in memory, some 20 MiB.
-    #[must_use]
-    pub fn keep() -> Self {
-        KEPT.lock().keepers += 1;
-        Self(())
-    }
-
-    /// Reads them, or takes those that are kept.
-    fn get(&self) -> Result<Arc<Btf>, Failure> {
-        let mut kept = KEPT.lock();
-        if let Some(types) = &kept.types {
-            return Ok(types.clone());
-        }
-        let types = Arc::new(Btf::from_sys_fs()?);
-        kept.types = Some(types.clone());
-        Ok(types)
-    }
-}
-
-impl Drop for KernelTypes {
-    fn drop(&mut self) {
-        let mut kept = KEPT.lock();
-        kept.keepers -= 1;
-        if kept.keepers == 0 && kept.types.take().is_some() {
-            // Reading them takes some 30 MiB for a moment.
-            sluice_platform::process::give_back();
-        }
-    }
-}
-
 fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     let geometry = geometry_of(&identity);
     let words = geometry.area_words();
-    let types = KernelTypes::keep();
-    let btf = types.get()?;
+    let keeper = KernelTypes::keep();
+    let types = keeper.get()?;
     let facts = &identity.facts;
-    let constants: [(&str, u64); 13] = [
+    let constants: [(&'static str, u64); 13] = [
         ("disk_seq", facts.disk_seq),
         ("first", facts.first),
         ("sectors", facts.sectors),
@@ -221,14 +176,8 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
         ("coarse_shift", u64::from(geometry.coarse_shift)),
         ("flight_mask", flight::BUCKETS - 1),
     ];
-    let mut loader = EbpfLoader::new();
-    loader.btf(Some(&btf));
-    for (name, value) in &constants {
-        loader.override_global(name, value, true);
-    }
-    loader.map_max_entries("area", u32::try_from(words)?);
-    loader.map_max_entries("flight", u32::try_from(flight::BUCKETS)?);
-    let mut ebpf = loader.load(OBJECT)?;
+    let tables = [("area", u32::try_from(words)?), ("flight", u32::try_from(flight::BUCKETS)?)];
+    let mut ebpf = types.load(OBJECT, &constants, &tables)?;
 
     let area = map_and_pin(&ebpf, "area", words, folder)?;
     let flight = map_and_pin(&ebpf, "flight", flight::BUCKETS * flight::BUCKET_WORDS, folder)?;
@@ -239,7 +188,7 @@ fn create_in(folder: &Path, identity: Identity) -> Result<Held, Failure> {
     for program in programs(facts) {
         let loaded: &mut BtfTracePoint =
             ebpf.program_mut(program.name).ok_or("the object lacks a program")?.try_into()?;
-        load(loaded, program, &btf)?;
+        load(loaded, program, types.btf())?;
         loaded.pin(folder.join(format!("prog_{}", program.name)))?;
         let link = loaded.attach()?;
         let link: FdLink = loaded.take_link(link)?.into();
