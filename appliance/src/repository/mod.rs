@@ -1,7 +1,8 @@
 //! What the appliance must not forget, behind a trait that SQLite and, later, PostgreSQL serve.
 //!
 //! Rows are small: bitmaps and extents live in manifests in the cache store. Every write is durable when its call returns,
-//! and whole or not there at all. Every write names the generation that the writer believes in; one older than the disk's
+//! and whole or not there at all; what may be done lazily says so, and survives a crash, but a power cut only once a later
+//! write is durable. Every write names the generation that the writer believes in; one older than the disk's
 //! is refused as [`RepositoryErrorKind::OldGeneration`], so that a second appliance working on an old copy does no harm.
 
 #[cfg(test)]
@@ -54,10 +55,12 @@ pub trait Repository: Send + Sync {
 
     /// Records a segment that is safely in the cache store. The same name again replaces it. `cycle` is the cycle as it
     /// is with this segment (state and counters) and is stored with it or not at all. Refused where the disk is unknown or
-    /// has a newer generation than `cycle`.
+    /// has a newer generation than `cycle`. May be done lazily: a segment that is not known is sent again.
     async fn add_segment(&self, cycle: &CycleRecord, segment: &StoredSegment) -> RepositoryResult<()>;
 
-    /// Forgets segments of a cycle: these names, or all of them for `None`. Names that aren't there are no error.
+    /// Forgets segments of a cycle: these names, or all of them for `None`. Names that aren't there are no error. May be done
+    /// lazily: what comes back of an open cycle is gone from the cache store, which is seen at the next start, and an ended one's
+    /// goes with the cycle.
     async fn forget_segments(&self, disk: DiskId, cycle: CycleNo, names: Option<&[String]>) -> RepositoryResult<()>;
 
     /// The policy that was set last; `None` before the first.
@@ -66,7 +69,8 @@ pub trait Repository: Send + Sync {
     /// Stores the policy.
     async fn set_policy(&self, policy: &PolicyView) -> RepositoryResult<()>;
 
-    /// Adds an entry to the audit log, which is never changed afterwards.
+    /// Adds an entry to the audit log, which is never changed afterwards. What the appliance itself did may be added lazily, as
+    /// the record of the cycle tells it too; what a person or another machine did is durable.
     async fn log(&self, entry: &LogEntry) -> RepositoryResult<()>;
 
     /// The newest `limit` entries of the audit log, newest first; of one disk where it is given.
@@ -183,6 +187,11 @@ pub struct LogEntry {
     pub what: String,
     /// The rest, in words. Holds no secret.
     pub detail: String,
+}
+
+impl LogEntry {
+    /// Who, where it is the appliance itself.
+    pub const APPLIANCE: &str = "appliance";
 }
 
 impl CycleRecord {

@@ -1,8 +1,7 @@
 //! The repository in a SQLite file.
 //!
-//! Write-ahead log with `synchronous = FULL`: a write that has answered survives a power cut; but for the record of a segment,
-//! which survives a crash alone until the next other write: a segment that is not known is sent again. One connection writes, each
-//! time in a transaction that takes the write lock at once, so a reader never turns into a writer and meets another.
+//! Write-ahead log with `synchronous = FULL`: a write that has answered survives a power cut; but for what may be done lazily,
+//! which survives a crash alone until the next other write. One connection writes, each time in a transaction that takes the write lock at once, so a reader never turns into a writer and meets another.
 
 mod convert;
 #[cfg(test)]
@@ -245,7 +244,7 @@ impl Repository for SqliteRepository {
 
     async fn forget_segments(&self, disk: DiskId, cycle: CycleNo, names: Option<&[String]>) -> RepositoryResult<()> {
         let doing = &format!("forgetting segments of {cycle:?} of {disk:?}");
-        let mut tx = self.begin(doing).await?;
+        let mut tx = self.begin_lazy(doing).await?;
         match names {
             None => {
                 let query = sqlx::query("DELETE FROM segments WHERE disk = ? AND cycle = ?");
@@ -281,7 +280,10 @@ impl Repository for SqliteRepository {
 
     async fn log(&self, entry: &LogEntry) -> RepositoryResult<()> {
         let doing = "adding to the audit log";
-        let mut tx = self.begin(doing).await?;
+        let mut tx = match entry.who == LogEntry::APPLIANCE {
+            true => self.begin_lazy(doing).await?,
+            false => self.begin(doing).await?,
+        };
         sqlx::query("INSERT INTO log (at_ms, who, disk, what, detail) VALUES (?, ?, ?, ?, ?)")
             .bind(number(entry.at_ms, doing)?)
             .bind(&entry.who)

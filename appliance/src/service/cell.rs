@@ -104,10 +104,22 @@ pub(super) struct DiskState {
     pub(super) open: Option<OpenCycle>,
     /// How the newest ended cycle ended, on the service's own time line.
     pub(super) previous: sluice_proto::schedule::Previous,
-    /// The newest ended cycle, so that the repository is asked for a verdict only where there is one.
-    pub(super) ended: CycleNo,
+    /// The newest ended cycle, so that the repository is asked for a verdict only where there is one, and by nobody who looks.
+    pub(super) ended: Option<CycleRecord>,
     /// An operator wants the next cycle now. Not kept over a restart.
     pub(super) sync_wanted: bool,
+}
+
+impl DiskState {
+    /// The number of the newest ended cycle; 0 before the first.
+    pub(super) fn ended(&self) -> CycleNo {
+        self.ended.as_ref().map_or(CycleNo(0), |cycle| cycle.cycle)
+    }
+
+    /// The newest cycle, open or not.
+    pub(super) fn newest(&self) -> Option<&CycleRecord> {
+        self.open.as_ref().map(|open| &open.record).or(self.ended.as_ref())
+    }
 }
 
 /// A cycle that has not ended.

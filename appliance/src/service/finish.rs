@@ -3,7 +3,7 @@
 use super::access::{impossible, repository_failed};
 use super::cell::{Cell, DiskState};
 use super::{Inner, Reply};
-use crate::repository::{CycleRecord, DiskRecord};
+use crate::repository::{CycleRecord, DiskRecord, LogEntry};
 use sluice_proto::cycle::{CycleKind, Event as CycleEvent, FailReason, State as CycleState};
 use sluice_proto::disk::{Event as DiskEvent, State as DiskPhase};
 use sluice_proto::machine::ImpossibleEvent;
@@ -51,7 +51,7 @@ impl Inner {
         let repository = &self.ports.repository;
         repository.save(&disk, Some(&cycle)).await.map_err(repository_failed)?;
         state.previous = self.previous_of(&disk, &cycle);
-        state.ended = cycle.cycle;
+        state.ended = Some(cycle.clone());
         state.record = disk;
         state.open = None;
         self.janitor.remove(cycle_folder(cycle.disk, cycle.generation, cycle.cycle));
@@ -97,7 +97,7 @@ impl Inner {
                 ("failed", format!("cycle {number} ({kind}): {reason}: {words}"))
             }
         };
-        self.audit("appliance", Some(disk), what, detail).await;
+        self.audit(LogEntry::APPLIANCE, Some(disk), what, detail).await;
     }
 
     /// Records a cycle that the agent knows and this appliance does not, as it was restored from an older state: it has
@@ -111,9 +111,11 @@ impl Inner {
         cycle.reason = Some(FailReason::Abandoned);
         cycle.detail = Some("this appliance does not know the cycle: it was restored from an older state".into());
         self.ports.repository.save(&state.record, Some(&cycle)).await.map_err(repository_failed)?;
-        state.ended = state.ended.max(number);
         state.previous = self.previous_of(&state.record, &cycle);
         self.janitor.remove(cycle_folder(disk, generation, number));
+        if number > state.ended() {
+            state.ended = Some(cycle.clone());
+        }
         self.tell(&cycle).await;
         Ok(())
     }

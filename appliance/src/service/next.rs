@@ -98,7 +98,7 @@ impl Inner {
         state: &mut DiskState,
         request: &NextRequest,
     ) -> Reply<(NextReply, Option<Instant>)> {
-        if state.ended > request.settled {
+        if state.ended() > request.settled {
             let ended = self.ports.repository.first_ended(state.record.disk, request.settled).await;
             if let Some(cycle) = ended.map_err(repository_failed)? {
                 return Ok((NextReply { verdict: Some(verdict(cycle)?), ..NextReply::default() }, None));

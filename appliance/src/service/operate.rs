@@ -27,14 +27,7 @@ impl Service {
         let mut views = Vec::new();
         for cell in self.inner.all_cells() {
             let state = cell.lock().await;
-            let newest = match &state.open {
-                Some(open) => Some(open.record.clone()),
-                None => {
-                    let newest = self.inner.ports.repository.cycles(cell.disk, 1).await.map_err(repository_failed)?;
-                    newest.into_iter().next()
-                }
-            };
-            views.push(disk_view(&state, newest.as_ref(), self.inner.due_unix_ms(&state)));
+            views.push(disk_view(&state, self.inner.due_unix_ms(&state)));
         }
         Ok(views)
     }

@@ -18,7 +18,7 @@ use sluice_proto::cycle::State as CycleState;
 use sluice_proto::manifest::{ClaimedManifest, MANIFEST_BYTES_MAX, MANIFEST_NAME, cycle_folder};
 use sluice_proto::schedule::{Admission, Previous};
 use sluice_proto::wire::PolicyView;
-use sluice_proto::{CycleNo, Digest, DiskId};
+use sluice_proto::{Digest, DiskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -67,9 +67,8 @@ async fn policy(ports: &Ports, settings: &Settings) -> Result<PolicyView, StartE
 impl Inner {
     async fn load(&self, disk: DiskRecord) -> Result<DiskState, StartError> {
         let newest = self.ports.repository.cycles(disk.disk, 2).await?;
-        let ended = newest.iter().find(|cycle| cycle.state.is_end());
-        let previous = ended.map_or(Previous::None, |cycle| self.previous_of(&disk, cycle));
-        let ended = ended.map_or(CycleNo(0), |cycle| cycle.cycle);
+        let ended = newest.iter().find(|cycle| cycle.state.is_end()).cloned();
+        let previous = ended.as_ref().map_or(Previous::None, |cycle| self.previous_of(&disk, cycle));
         let open = newest.into_iter().next().filter(|cycle| !cycle.state.is_end());
         let mut state = DiskState { record: disk, open: None, previous, ended, sync_wanted: false };
         if let Some(cycle) = open {

@@ -82,7 +82,7 @@ impl Inner {
         self.ports.repository.save(&record, None).await.map_err(repository_failed)?;
         let detail = format!("{:?}, {} bytes, generation {}", record.name, record.size, record.generation);
         tracing::info!(%disk, agent = %who.name, "a disk was registered");
-        let state = DiskState { record, open: None, previous: Previous::None, ended: CycleNo(0), sync_wanted: false };
+        let state = DiskState { record, open: None, previous: Previous::None, ended: None, sync_wanted: false };
         let reply = status(&state);
         self.cells.lock().insert(disk, Arc::new(Cell::new(state)));
         self.audit(&who.to_string(), Some(disk), "registered", detail).await;

@@ -4,7 +4,7 @@ use super::cell::DiskState;
 use crate::repository::CycleRecord;
 use sluice_proto::wire::{CycleView, DiskView};
 
-pub(super) fn disk_view(state: &DiskState, newest: Option<&CycleRecord>, due_ms: Option<u64>) -> DiskView {
+pub(super) fn disk_view(state: &DiskState, due_ms: Option<u64>) -> DiskView {
     let disk = &state.record;
     DiskView {
         disk: disk.disk,
@@ -13,7 +13,7 @@ pub(super) fn disk_view(state: &DiskState, newest: Option<&CycleRecord>, due_ms:
         size: disk.size,
         generation: disk.generation,
         phase: disk.phase,
-        cycle: newest.map(cycle_view),
+        cycle: state.newest().map(cycle_view),
         verified_start_ms: disk.verified_start_ms,
         due_ms,
     }

@@ -8,8 +8,38 @@ use sluice_proto::wire::{PolicyView, StoredSegment};
 use sluice_proto::{CycleNo, DiskId};
 use std::sync::Arc;
 
-/// Records of segments that a power cut of the appliance's machine takes with it: SQLite's log is flushed with the next other write.
-pub type Unflushed = Arc<Mutex<Vec<(DiskId, CycleNo, String)>>>;
+/// What a power cut of the appliance's machine undoes, oldest first: SQLite's log is flushed with the next other write.
+pub type Unflushed = Arc<Mutex<Vec<Lazy>>>;
+
+/// A write that is not flushed.
+#[derive(Clone, Debug)]
+pub enum Lazy {
+    /// A segment was recorded, by this name.
+    Stored(DiskId, CycleNo, String),
+    /// Segments were forgotten.
+    Forgotten(DiskId, CycleNo, Vec<StoredSegment>),
+}
+
+impl Lazy {
+    /// Makes the repository as it was before; what was undone, in words.
+    pub async fn undo(self, repository: &MemoryRepository) -> String {
+        match self {
+            Self::Stored(disk, cycle, name) => {
+                drop(repository.forget_segments(disk, cycle, Some(std::slice::from_ref(&name))).await);
+                format!("cycle {}: {name} was not flushed", cycle.0)
+            }
+            Self::Forgotten(disk, cycle, segments) => {
+                // Pruned since, it has no segments either.
+                if let Ok(Some(record)) = repository.cycle(disk, cycle).await {
+                    for segment in &segments {
+                        drop(repository.add_segment(&record, segment).await);
+                    }
+                }
+                format!("cycle {}: {} segments are known again", cycle.0, segments.len())
+            }
+        }
+    }
+}
 
 /// The repository.
 pub struct SimRepository {
@@ -69,13 +99,20 @@ impl Repository for SimRepository {
     async fn add_segment(&self, cycle: &CycleRecord, segment: &StoredSegment) -> RepositoryResult<()> {
         let write = async {
             self.inner.add_segment(cycle, segment).await?;
-            self.unflushed.lock().push((cycle.disk, cycle.cycle, segment.name.clone()));
+            self.unflushed.lock().push(Lazy::Stored(cycle.disk, cycle.cycle, segment.name.clone()));
             Ok(())
         };
         self.write(write).await
     }
     async fn forget_segments(&self, disk: DiskId, cycle: CycleNo, names: Option<&[String]>) -> RepositoryResult<()> {
-        self.flushed(self.inner.forget_segments(disk, cycle, names)).await
+        let write = async {
+            let mut known = self.inner.segments(disk, cycle).await?;
+            known.retain(|segment| names.is_none_or(|names| names.contains(&segment.name)));
+            self.inner.forget_segments(disk, cycle, names).await?;
+            self.unflushed.lock().push(Lazy::Forgotten(disk, cycle, known));
+            Ok(())
+        };
+        self.write(write).await
     }
     async fn policy(&self) -> RepositoryResult<Option<PolicyView>> {
         self.read(self.inner.policy()).await
@@ -84,7 +121,10 @@ impl Repository for SimRepository {
         self.flushed(self.inner.set_policy(policy)).await
     }
     async fn log(&self, entry: &LogEntry) -> RepositoryResult<()> {
-        self.flushed(self.inner.log(entry)).await
+        match entry.who == LogEntry::APPLIANCE {
+            true => self.write(self.inner.log(entry)).await,
+            false => self.flushed(self.inner.log(entry)).await,
+        }
     }
     async fn log_entries(&self, disk: Option<DiskId>, limit: u32) -> RepositoryResult<Vec<LogEntry>> {
         self.read(self.inner.log_entries(disk, limit)).await

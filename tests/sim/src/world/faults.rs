@@ -178,9 +178,9 @@ impl World {
         let mut unflushed = self.unflushed.lock();
         if self.rng.once_in(2) && !unflushed.is_empty() {
             let kept = self.rng.below(unflushed.len() as u64) as usize;
-            for (disk, cycle, name) in unflushed.drain(kept..) {
-                self.checker.note(&format!("cycle {}: {name} was not flushed", cycle.0));
-                self.repository.forget_segments(disk, cycle, Some(&[name])).now_or_never();
+            for write in unflushed.drain(kept..).rev() {
+                let undone = write.undo(&self.repository).now_or_never();
+                self.checker.note(&undone.unwrap_or_default());
             }
             self.checker.store_forgets();
         }
