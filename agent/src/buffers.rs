@@ -25,6 +25,18 @@ pub struct Sealed {
     pub segments: Spares,
 }
 
+/// What a cycle at full speed uses of either at once, see `capture`.
+const BLOCKS: usize = 7;
+const SEGMENTS: usize = 5;
+
+impl Sealed {
+    /// Lets go of what so many cycles would not use.
+    pub fn keep_for(&self, cycles: usize) {
+        self.blocks.keep(cycles * BLOCKS);
+        self.segments.keep(cycles * SEGMENTS);
+    }
+}
+
 /// Buffers that are not in use. Large ones that are freed and asked for anew leave holes that nothing else fills.
 #[derive(Default)]
 pub struct Spares(Mutex<Vec<Vec<u8>>>);
@@ -62,6 +74,10 @@ impl Spares {
     pub fn give_back(&self, bytes: Vec<u8>) {
         self.0.lock().push(bytes);
     }
+
+    fn keep(&self, most: usize) {
+        self.0.lock().truncate(most);
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +91,9 @@ mod tests {
         one.segments.give_back(Vec::with_capacity(7));
         drop(one);
         assert_eq!(other.segments.take().capacity(), 7);
+        (0..2 * SEGMENTS).for_each(|_| other.segments.give_back(Vec::with_capacity(7)));
+        other.keep_for(1);
+        assert_eq!(other.segments.0.lock().len(), SEGMENTS, "more than one cycle uses");
         other.segments.give_back(Vec::with_capacity(7));
         drop(other);
         assert_eq!(buffers.for_sealed().segments.take().capacity(), 0, "kept though nothing is shipped");

@@ -75,3 +75,10 @@ impl Encoders {
         &self.buffers
     }
 }
+
+impl Drop for Encoders {
+    fn drop(&mut self) {
+        // One long cycle shall not hold what several that have ended used.
+        self.buffers.keep_for(Arc::strong_count(&self.buffers) - 1);
+    }
+}

@@ -59,8 +59,8 @@ pub trait Repository: Send + Sync {
     async fn add_segment(&self, cycle: &CycleRecord, segment: &StoredSegment) -> RepositoryResult<()>;
 
     /// Forgets segments of a cycle: these names, or all of them for `None`. Names that aren't there are no error. May be done
-    /// lazily: what comes back of an open cycle is gone from the cache store, which is seen at the next start, and an ended one's
-    /// goes with the cycle.
+    /// lazily: what comes back of an open cycle comes back with the cycle's record of before, and its object is there still or is seen
+    /// to be gone at the next start; what comes back of an ended one goes with the cycle.
     async fn forget_segments(&self, disk: DiskId, cycle: CycleNo, names: Option<&[String]>) -> RepositoryResult<()>;
 
     /// The policy that was set last; `None` before the first.

@@ -1,7 +1,8 @@
 //! The repository in a SQLite file.
 //!
 //! Write-ahead log with `synchronous = FULL`: a write that has answered survives a power cut; but for what may be done lazily,
-//! which survives a crash alone until the next other write. One connection writes, each time in a transaction that takes the write lock at once, so a reader never turns into a writer and meets another.
+//! which survives a crash alone until the next other write. One connection writes, each time in a transaction that takes the
+//! write lock at once, so a reader never turns into a writer and meets another.
 
 mod convert;
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Cell {
     }
 }
 
-/// What is known of a disk. `record` and `open` are copies of what the repository holds.
+/// What is known of a disk. `record`, `open` and `ended` are copies of what the repository holds.
 #[derive(Clone, Debug)]
 pub(super) struct DiskState {
     pub(super) record: DiskRecord,

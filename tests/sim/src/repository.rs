@@ -29,13 +29,14 @@ impl Lazy {
                 format!("cycle {}: {name} was not flushed", cycle.0)
             }
             Self::Forgotten(disk, cycle, segments) => {
+                let mut known = 0;
                 // Pruned since, it has no segments either.
                 if let Ok(Some(record)) = repository.cycle(disk, cycle).await {
                     for segment in &segments {
-                        drop(repository.add_segment(&record, segment).await);
+                        known += usize::from(repository.add_segment(&record, segment).await.is_ok());
                     }
                 }
-                format!("cycle {}: {} segments are known again", cycle.0, segments.len())
+                format!("cycle {}: {known} of {} segments are known again", cycle.0, segments.len())
             }
         }
     }
@@ -52,12 +53,12 @@ pub struct SimRepository {
 }
 
 impl SimRepository {
-    /// Does a write that is flushed, and all before it with it.
+    /// Does a write that is flushed where it succeeds, and all before it with it.
     async fn flushed<T>(&self, write: impl Future<Output = RepositoryResult<T>>) -> RepositoryResult<T> {
         let written = async {
-            let written = write.await;
+            let written = write.await?;
             self.unflushed.lock().clear();
-            written
+            Ok(written)
         };
         self.write(written).await
     }
@@ -91,7 +92,8 @@ impl Repository for SimRepository {
         self.read(self.inner.first_ended(disk, after)).await
     }
     async fn prune_cycles(&self, disk: DiskId, keep: u32) -> RepositoryResult<()> {
-        self.flushed(self.inner.prune_cycles(disk, keep)).await
+        // Where there is nothing to forget nothing is flushed.
+        self.write(self.inner.prune_cycles(disk, keep)).await
     }
     async fn segments(&self, disk: DiskId, cycle: CycleNo) -> RepositoryResult<Vec<StoredSegment>> {
         self.read(self.inner.segments(disk, cycle)).await

@@ -149,7 +149,10 @@ pub(super) fn create(folder: &Path, identity: Identity) -> Result<Held, Failure>
     }
     remove(&new)?;
     fs::create_dir(&new)?;
-    let held = create_in(&new, identity).inspect_err(|_| drop(remove(&new)))?;
+    let held = create_in(&new, identity).inspect_err(|_| {
+        KernelTypes::forget();
+        drop(remove(&new));
+    })?;
     remove(folder)?;
     fs::rename(&new, folder)?;
     Ok(held)

@@ -42,6 +42,12 @@ impl KernelTypes {
         kept.types = Some(types.clone());
         Ok(types)
     }
+
+    /// Something went wrong with them: they are read anew, so that a loader that could not read its own, which it keeps to
+    /// itself, fails no other disk.
+    pub(super) fn forget() {
+        KEPT.lock().types = None;
+    }
 }
 
 impl Drop for KernelTypes {
