@@ -105,7 +105,8 @@ mod tests {
         while cpu_time() == before {
             std::hint::black_box(held.iter().map(|b| u64::from(*b)).sum::<u64>());
         }
-        let peak = peak_rss().expect("/proc tells");
-        assert!(peak.0 >= held.len() as u64 && peak >= current_rss().expect("/proc tells"));
+        // In this order, as other tests of this process grow in between; and the kernel counts pages for each processor first.
+        let (now, peak) = (current_rss().expect("/proc tells"), peak_rss().expect("/proc tells"));
+        assert!(peak.0 >= held.len() as u64 && peak.0 + (1 << 20) >= now.0, "{peak:?} at the peak, {now:?} before");
     }
 }
