@@ -245,10 +245,10 @@ impl Session {
             let proof = Self::flush_and_prove(cycle, behind.take(), &mut tally);
             let (source, ()) = tokio::try_join!(in_lanes(brings), proof)?;
             proven.iter().for_each(|j| AppliedGroup::push(&mut done, j.first, j.blocks.len() as u64, j.hash));
-            if fresh {
-                let end = AppliedGroup::end(&done);
-                let later = groups.iter().filter(|group| group.first >= end).copied();
-                self.note_applied(done.iter().copied().chain(later).collect()).await?;
+            // Never less than was told to the appliance, and is gone from the store: a group that reaches beyond this batch would
+            // be lost. Cut short before that, what was written again here is proven once more.
+            if fresh && AppliedGroup::end(&done) >= applied_end {
+                self.note_applied(done.clone()).await?;
             }
             if last {
                 return Ok(tally);
