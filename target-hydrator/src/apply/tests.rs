@@ -10,6 +10,7 @@ mod hostile;
 mod impostor;
 mod initial;
 mod meddled;
+mod resent;
 mod unflushed;
 mod unsaved;
 

@@ -9,7 +9,7 @@ use sluice_proto::wire::{Outcome, Work};
 use sluice_proto::{BlockNo, Extent, SectorBitmap};
 
 /// Applies all that can be applied ahead; gives how many segments were proven.
-async fn stream(session: &mut Session, work: &Work) -> usize {
+pub(super) async fn stream(session: &mut Session, work: &Work) -> usize {
     let mut proven = 0;
     while let Some(names) = session.stream(work, &Claim::unrivalled(work)).await.expect("no fault") {
         proven += names.len();
