@@ -11,10 +11,6 @@ use sluice_proto::env::{Clock, Entropy};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Calls on a target that are in the kernel at once. A cycle's changes are scattered, and what waits for them is a cycle, not a
-/// person: many at once let the disk work at its full rate.
-const DEPTH: u32 = 128;
-
 /// Which target is wanted.
 #[derive(Clone, Debug)]
 pub struct TargetSpec {
@@ -179,7 +175,7 @@ impl TargetPlan {
         let shown = self.spec.path.display().to_string();
         let layout = Layout::create(self.spec.format, self.spec.size, entropy, clock.unix_ms());
         let layout = layout.map_err(|e| TargetError::format(&shown, e))?;
-        let file = OpenOptions::new().create(true).exclusive(true).depth(DEPTH).open(&self.spec.path)?;
+        let file = OpenOptions::new().create(true).exclusive(true).open(&self.spec.path)?;
         writer::unmark(&file)?;
         file.set_len(ByteCount(0)).await?;
         run(&file, layout.steps()).await?;
@@ -190,7 +186,7 @@ impl TargetPlan {
 
     /// What lies behind the source's size must read as zeros, as in a new image.
     async fn take_device(&self) -> Result<(), TargetError> {
-        let device = OpenOptions::new().write(true).exclusive(true).depth(DEPTH).open(&self.spec.path)?;
+        let device = OpenOptions::new().write(true).exclusive(true).open(&self.spec.path)?;
         let size = device.size()?;
         device.punch_hole(self.spec.size.0, size.0.saturating_sub(self.spec.size.0)).await?;
         Ok(device.sync_data().await?)
@@ -236,7 +232,7 @@ impl TargetPlan {
     async fn open(&self, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Target>, TargetError> {
         let path = &self.spec.path;
         let shown = path.display().to_string();
-        let file = OpenOptions::new().write(true).exclusive(true).depth(DEPTH).open(path)?;
+        let file = OpenOptions::new().write(true).exclusive(true).open(path)?;
         warn_if_cached(&file);
         let file_size = file.size()?;
         if file.is_block_device() {

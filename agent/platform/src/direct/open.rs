@@ -8,12 +8,14 @@ use super::handle::Handle;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The default for how many calls are in the kernel at once.
-const DEPTH_DEFAULT: u32 = 32;
+/// The default for how many calls are in the kernel at once. A cycle's changes are scattered, at the source as at the target, and
+/// what waits for them is a cycle, not a person: many at once let the disk work at its full rate. A delta of 15,700 places took
+/// 0.80 s with its source read so, and 1.26 with 32.
+const DEPTH_DEFAULT: u32 = 128;
 /// The most calls in the kernel at once; more gain nothing and cost pinned memory.
 const DEPTH_MAX: u32 = 1024;
 
-/// How to open a disk: by default for reading, direct, with 32 calls at once, on whichever engine there is.
+/// How to open a disk: by default for reading, direct, with 128 calls at once, on whichever engine there is.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
     write: bool,
